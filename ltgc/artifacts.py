@@ -1,0 +1,232 @@
+"""Every file that stages hand to one another: its path, its schema, and how it is written.
+
+Text artifacts are JSON Lines, JSON or CSV so that git and people can diff them. Every write is atomic:
+a file appears whole under its name or not at all.
+"""
+
+import csv
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ltgc.errors import LTGCError
+
+# Paths, relative to the repository root. dvc.yaml names the same ones; a test holds the two together.
+DRAWN_IMAGES = Path("data/images")
+MANIFEST = Path("data/manifest.csv")
+CLASSES = Path("data/classes.csv")
+EXISTING = Path("descriptions/existing.jsonl")
+EXTENDED = Path("descriptions/extended.jsonl")
+TEMPLATES = Path("descriptions/templates.jsonl")
+ATTEMPTS = Path("generated/attempts.jsonl")
+ACCEPTED = Path("generated/accepted")
+REJECTED = Path("generated/rejected")
+STORE = Path("store")
+MODELS = Path("models")
+CURVES = Path("plots/curves")
+RUN_METRICS = Path("metrics/runs")
+PREDICTIONS = Path("predictions")
+COMPARE = Path("metrics/compare.json")
+COMPARE_PLOT = Path("plots/compare.csv")
+PER_CLASS_PLOT = Path("plots/per_class.csv")
+LOOPS = Path("metrics/loops.json")
+SCORES_PLOT = Path("plots/scores.csv")
+REPORT = Path("report/index.html")
+
+Split = Literal["train", "val", "test"]
+Shot = Literal["many", "medium", "few"]
+
+
+class Record(BaseModel):
+    """One line of an artifact. Unknown fields are errors: a stale artifact is noticed, not misread."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ImageRecord(Record):
+    """One image of the data set (data/manifest.csv)."""
+
+    path: str  # relative to the image root (ltgc.data.image_root)
+    label: int  # 0-based, the row of the class in data/classes.csv
+    class_name: str
+    split: Split
+
+
+class ClassRecord(Record):
+    """One class (data/classes.csv). Shot groups by M_y: many > 100, medium 20-100, few < 20 (§4.1)."""
+
+    label: int
+    name: str  # what prompts and reports say; untrusted text, never a path
+    slug: str  # what paths say
+    train: int  # M_y, the number of training images
+    val: int
+    test: int
+    shot: Shot
+
+
+class ExistingDescription(Record):
+    """What the vision model said of one tail image (§3.1.1)."""
+
+    label: int
+    class_name: str
+    image: str  # ImageRecord.path
+    description: str | None  # Template 1, markup removed; None where no reply was usable
+    features: str | None
+    scene: str | None
+    kept: bool
+    reason: str | None  # why not kept: "not_in_template", "wrong_class", "empty", "refused", ...
+    replies: int  # how many replies it took
+
+
+class ExtendedDescription(Record):
+    """One description the LLM added to a class, kept or dropped (§3.1.2)."""
+
+    label: int
+    class_name: str
+    index: int  # position in the order of arrival within the class, dropped ones included, from 0
+    round: int  # which question of the number check brought it, from 1
+    description: str  # Template 1, markup removed (the raw text where it could not be parsed)
+    features: str | None
+    scene: str | None
+    kept: bool
+    reason: str | None  # why dropped: "not_in_template", "wrong_class", "duplicate", "repeats", "over_target"
+
+
+class ClassTemplate(Record):
+    """The class feature template C_y (§3.1.3): Template 2, distinctive features and no scene."""
+
+    label: int
+    class_name: str
+    template: str
+    features: list[str]
+    source: Literal["llm", "class_name"]
+    reason: str | None  # why the class name stands in for an LLM's answer: "asked_not_to", "not_in_template"
+
+
+Verdict = Literal["accepted", "refined", "rejected", "failed"]
+
+
+class Attempt(Record):
+    """One drawing of one description (generated/attempts.jsonl; §3.1.3, Fig. 5).
+
+    verdict: "accepted" (score reached the threshold), "refined" (below it; the next attempt refines it),
+    "rejected" (below it and no round left), "failed" (no usable image or refinement; see reason).
+    """
+
+    id: str  # "<slug>/<index>-<round>", e.g. "0012-aquilegia-pubescens/0007-1"
+    label: int
+    class_name: str
+    index: int  # ExtendedDescription.index of the description it began with
+    round: int  # 0 the first drawing, r after r refinements
+    prompt: str  # what was drawn
+    seed: int
+    image: str | None  # path relative to the repository root, in generated/accepted or generated/rejected
+    score: float | None  # S, as the scorer defines it, rounded to 6 decimals
+    threshold: float | None  # what the score was held against (per class for the percentile scorer)
+    verdict: Verdict
+    refines: str | None  # id of the attempt whose prompt this one refines
+    reason: str | None
+
+
+def slug(label: int, name: str) -> str:
+    """A path component for a class: its label, then what ASCII letters and digits its name has.
+
+    The label makes it unique; the name only makes it readable, so any name is safe ("/", "..", emoji).
+    """
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
+    return f"{label:04d}-{words[:40].rstrip('-')}".rstrip("-")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) so that `path` holds either all of it or what it held before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either all of it or what it held before, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    write_text(path, "".join(r.model_dump_json() + "\n" for r in records))
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
+    """Write `rows` under the header `fields` (written even when there are no rows)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def write_records_csv(path: Path, records: Sequence[Record], model: type[Record]) -> None:
+    write_csv(path, [r.model_dump() for r in records], list(model.model_fields))
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    _exists(path)
+    with path.open(encoding="utf-8") as file:
+        return list(_validated(path, model, file))
+
+
+def read_csv(path: Path, model: type[R]) -> list[R]:
+    _exists(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_validate(path, number, model, row) for number, row in enumerate(csv.DictReader(file), 2)]
+
+
+def read_json(path: Path) -> Any:
+    _exists(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise LTGCError(f"{path}: not JSON ({error}); run `dvc repro` to make it again") from error
+
+
+def _exists(path: Path) -> None:
+    if not path.exists():
+        raise LTGCError(f"{path}: not there; run `dvc repro` to make it")
+
+
+def _validated(path: Path, model: type[R], lines: Iterable[str]) -> Iterator[R]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield model.model_validate_json(line)
+        except ValidationError as error:
+            raise LTGCError(_bad_line(path, number, model, error)) from error
+
+
+def _validate(path: Path, number: int, model: type[R], row: dict[str, Any]) -> R:
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        raise LTGCError(_bad_line(path, number, model, error)) from error
+
+
+def _bad_line(path: Path, number: int, model: type[Record], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the line"
+    return f"{path}, line {number}: {where}: {first['msg']} (expected a {model.__name__})"

@@ -1,0 +1,50 @@
+"""Reading images that people send: any mode, any format Pillow knows, or a clear reason why not."""
+
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
+
+# Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class BadImage(ValueError):
+    """Not a usable image; the message is the reason, without the file's name."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image in `data` as 8-bit RGB, upright (EXIF), first frame if animated, transparency on white.
+
+    Raises BadImage: "empty", "not an image", "truncated or corrupt", "W x H pixels: over the limit".
+    """
+    if not data:
+        raise BadImage("empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image") from error
+    except Exception as error:  # decoders of broken files raise almost anything
+        raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
+    try:
+        image.seek(0)
+        image.load()
+    except Exception as error:
+        raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: keep the range, not the low byte
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")
+
+
+def load(path: Path) -> Image.Image:
+    """`decode` of a file. Raises BadImage, FileNotFoundError."""
+    return decode(path.read_bytes())

@@ -1,0 +1,176 @@
+"""params.yaml as typed, checked values: the one place that reads it.
+
+A stage loads only the sections that it declares in dvc.yaml, so it cannot depend on a key that DVC
+does not watch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ltgc.errors import LTGCError
+
+PARAMS = Path("params.yaml")
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LongTail(Section):
+    head: Positive | None
+    ratio: float = Field(ge=1)
+
+
+class Data(Section):
+    source: Literal["wildflowers", "folder"]
+    root: Path
+    seed: int
+    val_fraction: Fraction
+    test_fraction: Fraction
+    long_tail: LongTail
+
+
+class Server(Section):
+    """A server that speaks the OpenAI API."""
+
+    base_url: str
+    model: str
+    api_key_env: str
+    timeout: float = Field(gt=0)
+    retries: Count
+    concurrency: Positive
+    seed: int | None
+
+
+class Chat(Server):
+    """An LLM or a vision model."""
+
+    temperature: float = Field(ge=0)
+    max_tokens: Positive
+
+
+class Describe(Section):
+    tries: Positive
+
+
+class Extend(Section):
+    target: Count
+    max_rounds: Positive
+    max_stalled: Positive
+    repetition_check: bool
+
+
+class Templates(Section):
+    source: Literal["llm", "class_name"]
+    tries: Positive
+
+
+class T2I(Server):
+    backend: Literal["openai"]
+    size: str = Field(pattern=r"^(\d+x\d+|auto)$")
+    send_seed: bool
+
+
+class Clip(Section):
+    model: str
+    pretrained: str | None
+
+
+class Filter(Section):
+    scorer: Literal["cosine", "probability", "percentile"]
+    threshold: float
+    offset: float
+    max_refinements: Count
+
+    @model_validator(mode="after")
+    def _threshold_in_range(self) -> "Filter":
+        low, high = {"cosine": (-1.0, 2.0), "probability": (0.0, 1.0), "percentile": (0.0, 100.0)}[self.scorer]
+        if not low <= self.threshold <= high:
+            raise ValueError(f"threshold {self.threshold} is outside [{low}, {high}] of the {self.scorer} scorer")
+        return self
+
+
+class Lora(Section):
+    rank: Positive
+    alpha: Positive
+    dropout: Fraction
+
+
+class Train(Section):
+    steps: Positive
+    batch_size: Positive
+    lr: float = Field(gt=0)
+    warmup_steps: Count
+    weight_decay: float = Field(ge=0)
+    grad_clip: float = Field(ge=0)
+    beta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    lora: Lora
+    head_init: Literal["templates", "class_names"]
+    logit_scale: float | None
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class Evaluate(Section):
+    batch_size: Positive
+    device: Literal["auto", "cpu", "cuda"]
+
+
+Method = Literal["clip_zero_shot", "clip_finetune", "no_balancemix", "balanced_sample", "mixup", "balancemix"]
+
+
+class Params(Section):
+    """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
+
+    data: Data
+    llm: Chat
+    vision: Chat
+    describe: Describe
+    extend: Extend
+    templates: Templates
+    t2i: T2I
+    clip: Clip
+    filter: Filter
+    train: Train
+    evaluate: Evaluate
+    methods: list[Method] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+
+def load(*keys: str, path: Path = PARAMS) -> Params:
+    """Check all of params.yaml and return the named parts of it.
+
+    keys: dotted, as under `params:` of the stage in dvc.yaml ("clip", "extend.target").
+    Raises LTGCError naming the file and the key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LTGCError(f"{path}: not there; run from the repository root") from error
+    except yaml.YAMLError as error:
+        raise LTGCError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        hint = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise LTGCError(f"{path}: {key}: {hint}") from error
+    return _only(params, [key.split(".") for key in keys])
+
+
+def _only(section: Any, keys: list[list[str]]) -> Any:
+    """A copy of `section` with only the fields that `keys` name."""
+    if any(not key for key in keys):
+        return section
+    fields = {
+        name: _only(getattr(section, name), [key[1:] for key in keys if key[0] == name])
+        for name in {key[0] for key in keys}
+    }
+    return type(section).model_construct(**fields)

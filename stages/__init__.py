@@ -1,0 +1,1 @@
+"""One thin module a stage of dvc.yaml, run as `python -m stages.<name>`."""
