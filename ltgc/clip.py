@@ -44,7 +44,7 @@ class Clip:
 
 
 def pick_device(device: str) -> torch.device:
-    """\"auto\": the GPU if there is one. Raises LTGCError when "cuda" is asked for and absent."""
+    """The torch device; auto is the GPU if there is one. Raises LTGCError when cuda is asked for and absent."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
