@@ -1,0 +1,28 @@
+# make repro   set everything up and run the whole pipeline on the embedded default
+# make test    set everything up and run the tests
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages run as `python -m stages.<name>`: the environment's python has to come first.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: repro test check clean
+
+repro: .venv/installed
+	$(RUN) dvc repro
+	@$(RUN) python -m ltgc.compare
+
+test: .venv/installed
+	$(RUN) python -m pytest
+
+check: .venv/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy ltgc graphs stages embedded
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,17 @@
+"""How often the embedded models err, in one place. They err as real ones do, so that every check has work."""
+
+# The language model
+REPEAT = 0.12  # a listed description put into other words instead of a new one
+SIBLING = 0.10  # a feature of the species that it is most easily taken for
+NOT_IN_TEMPLATE = 0.06  # a line that is no description in Template 1
+PREAMBLE = 0.6  # "Sure! Here are ..." before a list
+OVERLOOKED = 0.15  # a repeat that the repetition check leaves in
+OVERZEALOUS = 0.03  # an entry that the repetition check drops though nothing repeats it
+INVENTED = 0.02  # an entry that the repetition check adds
+STUBBORN = 0.15  # a refinement that changes nothing that matters
+
+# The vision model (its other mistakes are its own: it sees through the small CLIP)
+PROSE = 0.05  # a reply that forgets the template
+
+# The text-to-image model
+IGNORED = 0.18  # a drawing that ignores one feature of its prompt

@@ -1,0 +1,34 @@
+"""The truth about the embedded world, for tests and the quality report only: nothing that decides reads it."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from embedded import field_guide
+from embedded.wildflowers import Flower
+from embedded.wildflowers.world import TRUTH
+
+
+def flower(image_path: Path) -> Flower | None:
+    """What was drawn in an image of the embedded world; None for any other image."""
+    with Image.open(image_path) as image:
+        chunk = image.info.get(TRUTH)
+    return Flower(**json.loads(chunk)) if chunk else None
+
+
+def represents(image_path: Path, class_name: str) -> bool | None:
+    """Whether the drawing could be of the class: every feature is one that its species shows."""
+    drawn = flower(image_path)
+    kind = field_guide.species().get(class_name)
+    return None if drawn is None or kind is None else kind.shows(drawn)
+
+
+def repeats(existing: list[str], extended: list[str]) -> list[bool]:
+    """For each extended description, whether an earlier one, existing or extended, says the same."""
+    seen = {field_guide.key(text) for text in existing}
+    result = []
+    for text in extended:
+        result.append(field_guide.key(text) in seen)
+        seen.add(field_guide.key(text))
+    return result
