@@ -101,16 +101,17 @@ def chat_completions(request: ChatRequest) -> dict[str, Any]:
         raise APIError("streaming is not supported", param="stream")
     text, images = _question(request.messages)
     limit = request.max_completion_tokens or request.max_tokens
-    choices = []
+    choices: list[dict[str, Any]] = []
+    completion_tokens = 0
     for i in range(request.n):
         reply = _reply(text, images, _rng(request, i))
         finish = "stop"
         if limit and _tokens(reply) > limit:
             reply, finish = reply[: 4 * limit], "length"
+        completion_tokens += _tokens(reply)
         message = {"role": "assistant", "content": reply, "refusal": None}
         choices.append({"index": i, "message": message, "logprobs": None, "finish_reason": finish})
-    prompt_tokens = sum(_tokens(part) for part in (text,)) + 85 * len(images)
-    completion_tokens = sum(_tokens(choice["message"]["content"]) for choice in choices)
+    prompt_tokens = _tokens(text) + 85 * len(images)
     usage = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -132,7 +133,9 @@ def images_generations(request: ImageRequest) -> dict[str, Any]:
 
 def _check_model(name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise APIError(f"The model `{name}` does not exist; here: {', '.join(known)}", 404, "model", "model_not_found")
+        raise APIError(
+            f"The model `{name}` does not exist; here: {', '.join(known)}", 404, "model", "model_not_found"
+        )
 
 
 def _digest(request: BaseModel) -> str:
@@ -170,9 +173,11 @@ def _pixels(url: str) -> Image.Image:
     if not (head.startswith("data:image/") and head.endswith(";base64")):
         raise APIError("image_url: only data:image/...;base64 URLs can be read here", param="messages")
     try:
-        return Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB")
+        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB")
     except (ValueError, OSError) as error:
         raise APIError("image_url: not an image", param="messages") from error
+    image.info.clear()
+    return image
 
 
 def _reply(text: str, images: list[Image.Image], rng: Generator) -> str:

@@ -52,7 +52,9 @@ class Eyes:
         pixels = self.preprocess(image.convert("RGB")).unsqueeze(0)
         seen = self.model.encode_image(pixels, normalize=True)[0]
         form = AXES["form"][int((self.forms @ seen).argmax())]
-        values = {axis: options[int((texts @ seen).argmax())] for axis, (options, texts) in self.features[form].items()}
+        values = {
+            axis: options[int((texts @ seen).argmax())] for axis, (options, texts) in self.features[form].items()
+        }
         return Flower(form=form, **values)
 
 

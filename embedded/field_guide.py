@@ -54,7 +54,9 @@ def key(text: str) -> tuple[tuple[str, str], ...]:
 
 def entries(text: str) -> list[str]:
     """The descriptions in a text, one a line."""
-    return [line.strip() for line in text.splitlines() if "photo of the class" in line.lower() and words.read(line)]
+    return [
+        line.strip() for line in text.splitlines() if "photo of the class" in line.lower() and words.read(line)
+    ]
 
 
 def _typical(kind: Species) -> dict[str, str]:

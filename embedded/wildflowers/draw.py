@@ -48,13 +48,13 @@ def draw(flower: Flower, rng: Generator, style: str = "photo") -> Image.Image:
         _plant(pen, rng, flower, x + side * W * 0.3, y + W * rng.uniform(0.0, 0.2), size * 0.55)
     _plant(pen, rng, flower, x, y, size)
     small = image.reduce(SCALE)
-    pixels = np.asarray(small, dtype=np.float32)
+    pixels = np.asarray(small, dtype=np.float64)
     if painted:
         mean = pixels.mean(axis=2, keepdims=True)
         pixels = mean + (pixels - mean) * 1.15
     else:
         pixels = (pixels - 128) * rng.uniform(0.75, 1.1) + 128 + rng.uniform(-22, 22)
-        pixels = pixels * (1 + rng.uniform(-0.07, 0.07, 3).astype(np.float32))
+        pixels = pixels * (1 + rng.uniform(-0.07, 0.07, 3))
         pixels = pixels + rng.normal(0, 7, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
@@ -70,11 +70,15 @@ def _dark(rgb: Colour, factor: float = 0.72) -> Colour:
     return r, g, b
 
 
-def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: Colour, outline: Colour | None = None) -> None:
+def _disc(
+    pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: Colour, outline: Colour | None = None
+) -> None:
     pen.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=outline, width=2)
 
 
-def _around(points: list[tuple[float, float]], x: float, y: float, angle: float, size: float) -> list[tuple[float, float]]:
+def _around(
+    points: list[tuple[float, float]], x: float, y: float, angle: float, size: float
+) -> list[tuple[float, float]]:
     """Points given along a unit axis, turned by `angle`, scaled by `size` and moved to (x, y)."""
     cos, sin = math.cos(angle) * size, math.sin(angle) * size
     return [(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in points]
@@ -88,7 +92,16 @@ def _petal(shape: str, width: float) -> list[tuple[float, float]]:
     if shape == "narrow":
         return [(0, 0), (0.25, w * 0.45), (0.9, w * 0.5), (1.0, 0), (0.9, -w * 0.5), (0.25, -w * 0.45)]
     if shape == "notched":
-        return [(0, 0), (0.4, w * 0.7), (0.8, w), (1.0, w * 0.72), (0.74, 0), (1.0, -w * 0.72), (0.8, -w), (0.4, -w * 0.7)]
+        return [
+            (0, 0),
+            (0.4, w * 0.7),
+            (0.8, w),
+            (1.0, w * 0.72),
+            (0.74, 0),
+            (1.0, -w * 0.72),
+            (0.8, -w),
+            (0.4, -w * 0.7),
+        ]
     arc = [(0.55 + 0.45 * math.cos(t), w * math.sin(t)) for t in np.linspace(-2.2, 2.2, 12)]
     return [(0, 0), *arc]
 
@@ -103,7 +116,9 @@ def _plant(pen: ImageDraw.ImageDraw, rng: Generator, flower: Flower, x: float, y
     FORMS[flower.form](pen, rng, flower, x, y, size, colour, accent)
 
 
-def _leaves(pen: ImageDraw.ImageDraw, rng: Generator, kind: str, x: float, y: float, size: float, green: Colour) -> None:
+def _leaves(
+    pen: ImageDraw.ImageDraw, rng: Generator, kind: str, x: float, y: float, size: float, green: Colour
+) -> None:
     y = min(y, W * 0.86)
     for side in (-1, 1):
         angle = (-0.35 if side > 0 else math.pi + 0.35) + rng.uniform(-0.2, 0.2)
@@ -112,9 +127,15 @@ def _leaves(pen: ImageDraw.ImageDraw, rng: Generator, kind: str, x: float, y: fl
             pen.polygon(_around(_petal("rounded", 0.36), x, y, angle, length), fill=green, outline=_dark(green))
         elif kind == "grassy":
             for extra in (-0.75, -0.35, 0.0):
-                tip = angle + side * extra
+                turned = angle + side * extra
                 pen.polygon(
-                    _around([(0, 0.05), (0.6, 0.045), (1.3, 0), (0.6, -0.045), (0, -0.05)], x, y + size * 0.3, tip, length),
+                    _around(
+                        [(0, 0.05), (0.6, 0.045), (1.3, 0), (0.6, -0.045), (0, -0.05)],
+                        x,
+                        y + size * 0.3,
+                        turned,
+                        length,
+                    ),
                     fill=green,
                 )
         elif kind == "feathery":
@@ -122,10 +143,13 @@ def _leaves(pen: ImageDraw.ImageDraw, rng: Generator, kind: str, x: float, y: fl
             pen.line([(x, y), tip], fill=green, width=3)
             for u in (0.25, 0.45, 0.65, 0.85, 1.0):
                 for v in (-0.28, 0.28):
-                    ends = _around([(u, 0), (u + 0.2, v)], x, y, angle, length)
-                    pen.line(ends, fill=green, width=3)
+                    twig = _around([(u, 0), (u + 0.2, v)], x, y, angle, length)
+                    pen.line(twig, fill=green, width=3)
         else:  # toothed
-            upper = [(u, 0.32 * (0.6 if i % 2 else 1.25) * math.sin(math.pi * u / 1.1)) for i, u in enumerate(np.linspace(0, 1.1, 10))]
+            upper = [
+                (u, 0.32 * (0.6 if i % 2 else 1.25) * math.sin(math.pi * u / 1.1))
+                for i, u in enumerate(np.linspace(0, 1.1, 10))
+            ]
             lower = [(u, -v) for u, v in reversed(upper)]
             pen.polygon(_around([*upper, *lower], x, y, angle, length), fill=green, outline=_dark(green, 0.6))
 
@@ -149,9 +173,23 @@ def _bell(pen, rng, flower, x, y, size, colour, accent) -> None:
     for dx, dy, s in ((-0.62, 0.05, 0.75), (0.62, 0.05, 0.75), (0.0, 0.35, 0.95)):
         bx, by, r = x + dx * size, y + dy * size, size * s * 0.55
         pen.line([(x, y - size * 0.5), (bx, by - r)], fill=(70, 110, 60), width=4)
-        points = [(-0.35, -1), (0.35, -1), (0.62, 0.1), (1.0, 0.9), (0.5, 0.62), (0, 0.95), (-0.5, 0.62), (-1.0, 0.9), (-0.62, 0.1)]
+        points = [
+            (-0.35, -1),
+            (0.35, -1),
+            (0.62, 0.1),
+            (1.0, 0.9),
+            (0.5, 0.62),
+            (0, 0.95),
+            (-0.5, 0.62),
+            (-1.0, 0.9),
+            (-0.62, 0.1),
+        ]
         pen.polygon([(bx + u * r, by + v * r) for u, v in points], fill=colour, outline=_dark(colour))
-        pen.line([(bx - r * 0.9, by + r * 0.75), (bx, by + r * 0.8), (bx + r * 0.9, by + r * 0.75)], fill=accent, width=7)
+        pen.line(
+            [(bx - r * 0.9, by + r * 0.75), (bx, by + r * 0.8), (bx + r * 0.9, by + r * 0.75)],
+            fill=accent,
+            width=7,
+        )
 
 
 def _cup(pen, rng, flower, x, y, size, colour, accent) -> None:
@@ -169,7 +207,9 @@ def _spike(pen, rng, flower, x, y, size, colour, accent) -> None:
         cy = y - size * 1.05 + v * size * 2.0
         shade = accent if row < 2 else colour
         for dx in (-0.9, 0.9, 0.0):
-            _disc(pen, x + dx * half * 0.75, cy + rng.uniform(-2, 2), size * (0.10 + 0.09 * v), shade, _dark(shade))
+            _disc(
+                pen, x + dx * half * 0.75, cy + rng.uniform(-2, 2), size * (0.10 + 0.09 * v), shade, _dark(shade)
+            )
 
 
 def _umbel(pen, rng, flower, x, y, size, colour, accent) -> None:
@@ -207,7 +247,11 @@ def _meadow(pen: ImageDraw.ImageDraw, rng: Generator) -> None:
     _fill(pen, _shade((150, 196, 130), rng, 6), _shade((70, 140, 60), rng, 8))
     for _ in range(40):
         x, y = rng.uniform(0, W), rng.uniform(W * 0.3, W)
-        pen.line([(x, y), (x + rng.uniform(-8, 8), y - rng.uniform(14, 36))], fill=_shade((92, 164, 74), rng, 12), width=2)
+        pen.line(
+            [(x, y), (x + rng.uniform(-8, 8), y - rng.uniform(14, 36))],
+            fill=_shade((92, 164, 74), rng, 12),
+            width=2,
+        )
 
 
 def _snow(pen: ImageDraw.ImageDraw, rng: Generator) -> None:
@@ -268,7 +312,10 @@ def _rocks(pen: ImageDraw.ImageDraw, rng: Generator) -> None:
     pen.rectangle((0, 0, W, W), fill=_shade((120, 120, 122), rng, 6))
     for _ in range(12):
         x, y, r = rng.uniform(0, W), rng.uniform(0, W), rng.uniform(18, 44)
-        points = [(x + r * math.cos(a) * rng.uniform(0.7, 1.1), y + r * math.sin(a) * 0.7) for a in np.linspace(0, 5.4, 6)]
+        points = [
+            (x + r * math.cos(a) * rng.uniform(0.7, 1.1), y + r * math.sin(a) * 0.7)
+            for a in np.linspace(0, 5.4, 6)
+        ]
         grey = int(rng.uniform(96, 176))
         pen.polygon(points, fill=(grey, grey, grey + 4), outline=(78, 78, 82))
 
@@ -299,6 +346,16 @@ def _autumn(pen: ImageDraw.ImageDraw, rng: Generator) -> None:
 
 
 SCENERY = {
-    "meadow": _meadow, "snow": _snow, "forest": _forest, "desert": _desert, "pond": _pond, "dusk": _dusk,
-    "brick": _brick, "sky": _sky, "rocks": _rocks, "fence": _fence, "night": _night, "autumn": _autumn,
+    "meadow": _meadow,
+    "snow": _snow,
+    "forest": _forest,
+    "desert": _desert,
+    "pond": _pond,
+    "dusk": _dusk,
+    "brick": _brick,
+    "sky": _sky,
+    "rocks": _rocks,
+    "fence": _fence,
+    "night": _night,
+    "autumn": _autumn,
 }

@@ -19,7 +19,20 @@ AXES: dict[str, tuple[str, ...]] = {
     "accent": ("yellow", "black", "green", "white", "brown"),  # centre, rim, base, tip, middle or collar
     "leaves": ("broad", "grassy", "feathery", "toothed"),
 }
-SCENES = ("meadow", "snow", "forest", "desert", "pond", "dusk", "brick", "sky", "rocks", "fence", "night", "autumn")
+SCENES = (
+    "meadow",
+    "snow",
+    "forest",
+    "desert",
+    "pond",
+    "dusk",
+    "brick",
+    "sky",
+    "rocks",
+    "fence",
+    "night",
+    "autumn",
+)
 
 VAL, TEST = 12, 40  # images a class, balanced
 TRUTH = "truth"  # the PNG text chunk that tells what was drawn; nothing that decides reads it
