@@ -89,7 +89,9 @@ def _list_other(kind: Species, question: str, rng: Generator) -> str:
     listed = entries(question)
     known = {key(line) for line in listed}
     lines: list[str] = []
-    for _ in range(int(rng.integers(7, 12))):
+    wanted = re.search(r"up to (\d+) descriptions", question)
+    most = int(wanted[1]) + int(rng.random() < 0.3) if wanted else 11  # now and then one more than asked for
+    for _ in range(min(most, int(rng.integers(7, 12)))):
         draw = rng.random()
         if draw < rates.REPEAT and listed:
             said = words.read(str(rng.choice(listed + lines)))
@@ -151,7 +153,7 @@ def _summarize(kind: Species, rng: Generator) -> str:
 
 def _refine(kind: Species, question: str, rng: Generator) -> str:
     lines = entries(question)
-    said = words.read(lines[-1] if lines else question)
+    said = words.read(lines[0] if lines else question)  # what was tried before it comes after it
     flower = replace(kind.sample(rng), **{k: v for k, v in said.items() if k == "scene"})
     right = {a: v for a, v in said.items() if a in kind.features and v in kind.features[a]}
     flower = replace(flower, **(said if rng.random() < rates.STUBBORN else right))
