@@ -13,7 +13,11 @@ from embedded.wildflowers.world import truth_chunk
 def imagine(prompt: str, rng: Generator) -> Flower:
     """The flower that a prompt brings to mind: its words where it reads them, else anything."""
     said = words.read(prompt)
-    if said and rng.random() < rates.IGNORED:
+    chance = rng.random()
+    if chance < rates.ASTRAY:
+        kept = rng.permutation(sorted(said))[: len(said) // 2]
+        said = {str(axis): said[axis] for axis in kept}
+    elif said and chance < rates.ASTRAY + rates.IGNORED:
         del said[str(rng.choice(sorted(said)))]
     guess = {axis: str(rng.choice(options)) for axis, options in (AXES | {"scene": SCENES}).items()} | said
     if guess["form"] != "open":

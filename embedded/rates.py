@@ -14,4 +14,5 @@ STUBBORN = 0.15  # a refinement that changes nothing that matters
 PROSE = 0.05  # a reply that forgets the template
 
 # The text-to-image model
-IGNORED = 0.18  # a drawing that ignores one feature of its prompt
+IGNORED = 0.10  # a drawing that ignores one feature of its prompt
+ASTRAY = 0.12  # a drawing that goes astray: of its prompt it keeps half the features or fewer

@@ -28,10 +28,12 @@ ATTEMPTS = Path("generated/attempts.jsonl")
 ACCEPTED = Path("generated/accepted")
 REJECTED = Path("generated/rejected")
 STORE = Path("store")
+CALLS = Path("metrics/calls")
 MODELS = Path("models")
 CURVES = Path("plots/curves")
 RUN_METRICS = Path("metrics/runs")
 PREDICTIONS = Path("predictions")
+PER_CLASS = Path("plots/per_class")
 COMPARE = Path("metrics/compare.json")
 COMPARE_PLOT = Path("plots/compare.csv")
 PER_CLASS_PLOT = Path("plots/per_class.csv")
@@ -134,6 +136,54 @@ class Attempt(Record):
     reason: str | None
 
 
+class Run(Record):
+    """What one training run did (models/<method>/<seed>/run.json)."""
+
+    method: str
+    seed: int
+    skipped: str | None  # why the method could not run; None where it did
+    steps: int
+    original: int  # images in D_o, the training split
+    generated: int  # images in D_g, whether or not the method draws from it
+    images_seen: int  # drawn in all steps together; a mixed pair counts as two
+    val_accuracy: float | None  # percent, at the end; None without a validation split
+
+
+class RunMetrics(Record):
+    """Test metrics of one run in percent (metrics/runs/<method>/<seed>.json; §4.1).
+
+    All None where the run was skipped; a shot group's is None where no class is in the group.
+    """
+
+    all: float | None = None  # top-1 over all test images
+    many: float | None = None  # mean per-class accuracy of the shot group
+    medium: float | None = None
+    few: float | None = None
+    harmonic_mean: float | None = None  # of the per-class accuracies; 0 where one of them is 0
+    worst_class: float | None = None
+    ece: float | None = None  # expected calibration error, 15 bins
+    skipped: str | None = None
+
+
+class Prediction(Record):
+    """What one run says of one test image (predictions/<method>/<seed>.csv)."""
+
+    path: str  # ImageRecord.path
+    label: int
+    prediction: int
+    confidence: float  # probability of the predicted class
+
+
+class ClassAccuracy(Record):
+    """Test accuracy of one class in one run (plots/per_class/<method>/<seed>.csv)."""
+
+    label: int
+    class_name: str
+    train: int
+    shot: Shot
+    accuracy: float  # percent
+
+
 def slug(label: int, name: str) -> str:
     """A path component for a class: its label, then what ASCII letters and digits its name has.
 
@@ -204,6 +254,14 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise LTGCError(f"{path}: not JSON ({error}); run `dvc repro` to make it again") from error
+
+
+def read_record(path: Path, model: type[R]) -> R:
+    """One record, written by `write_json`."""
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        raise LTGCError(_bad_line(path, 1, model, error)) from error
 
 
 def _exists(path: Path) -> None:

@@ -34,7 +34,14 @@ class Data(Section):
     seed: int
     val_fraction: Fraction
     test_fraction: Fraction
+    on_bad_image: Literal["error", "skip"]
     long_tail: LongTail
+
+    @model_validator(mode="after")
+    def _training_images_left(self) -> "Data":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction + test_fraction must be below 1: nothing would be left to train on")
+        return self
 
 
 class Server(Section):

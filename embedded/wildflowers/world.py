@@ -60,8 +60,12 @@ class Species:
     scenes: tuple[str, ...]  # where it was photographed, commonest first
 
     def shows(self, flower: Flower) -> bool:
-        """Whether the flower could be of this species: no axis has a value that the species never shows."""
-        return all(getattr(flower, axis) in values for axis, values in self.features.items())
+        """Whether the flower could be of this species: no axis has a value that the species never shows.
+
+        Count and shape are of an open flower's petals; on other forms they are not drawn.
+        """
+        unseen = () if flower.form == "open" else ("count", "shape")
+        return all(getattr(flower, a) in values for a, values in self.features.items() if a not in unseen)
 
     def sample(self, rng: Generator, scenes: tuple[str, ...] = SCENES, common_only: bool = False) -> Flower:
         """A random flower of the species; `common_only` takes the first variant of every feature."""

@@ -1,0 +1,111 @@
+"""Asking an LLM or a vision model: ChatOpenAI over any OpenAI-compatible server, with every reply stored."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Self, cast
+from weakref import WeakValueDictionary
+
+import openai
+from langchain_core.messages import BaseMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from ltgc import params
+from ltgc.server import Server
+from ltgc.store import Store, key_of
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, or why it said nothing."""
+
+    text: str
+    refused: bool = False  # the API marks it as a refusal, or as filtered
+    truncated: bool = False  # max_tokens was reached
+    failure: str | None = None  # the request failed after its retries: "http_500", "timeout", ... or "refused"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def unusable(self) -> str | None:
+        """Why nothing in it can be used; None if something may be."""
+        if self.failure:
+            return self.failure
+        if self.refused:
+            return "refused"
+        if not self.text.strip():
+            return "empty"
+        return "truncated" if self.truncated else None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it adds to the metrics of a stage, whether it was paid for today or came from the store."""
+        return Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+class Chat:
+    """A chat model behind a server. `of(slug)` gives the same one, storing its replies with that class."""
+
+    def __init__(self, server: Server, store: Store) -> None:
+        section = cast(params.Chat, server.section)
+        self.server = server
+        self._store = store
+        self._determining: dict[str, Any] = {
+            "model": section.model,
+            "temperature": section.temperature,
+            "max_tokens": section.max_tokens,
+            "seed": section.seed,
+        }
+        self._http = server.http_client()
+        self._model = ChatOpenAI(
+            model=section.model,
+            base_url=server.base_url,
+            api_key=SecretStr(server.key),
+            temperature=section.temperature,
+            seed=section.seed,
+            max_completion_tokens=section.max_tokens,
+            timeout=section.timeout,
+            max_retries=section.retries,
+            http_async_client=self._http,
+            use_responses_api=False,
+        )
+        # The same question asked twice at once is asked once: the second waits and finds the first one's reply.
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._http.aclose()
+
+    def of(self, slug: str) -> "Chat":
+        bound = object.__new__(Chat)
+        bound.__dict__.update(self.__dict__)
+        cache = self._store.cache(slug, **self._determining)
+        bound._model = self._model.model_copy(update={"cache": cache})
+        return bound
+
+    async def ask(self, messages: list[BaseMessage]) -> Reply:
+        """The reply to `messages`, from the store if it was given before.
+
+        A request that fails leads to a Reply with `failure`; one that no other request can do better than
+        (a wrong key, model or address) raises LTGCError.
+        """
+        question = key_of([[m.type, m.content] for m in messages])
+        lock = self._asking.setdefault(question, asyncio.Lock())
+        async with lock, self.server.slots:
+            try:
+                message = await self._model.ainvoke(messages)
+            # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.
+            except (openai.APIError, ValueError, TypeError, KeyError, IndexError) as error:
+                return Reply("", failure=self.server.failure(error))
+        usage = message.usage_metadata
+        finish = message.response_metadata.get("finish_reason")
+        return Reply(
+            text=str(message.text).encode("utf-8", "replace").decode(),  # JSON may smuggle lone surrogates in
+            refused=bool(message.additional_kwargs.get("refusal")) or finish == "content_filter",
+            truncated=finish == "length",
+            prompt_tokens=usage.get("input_tokens", 0) if usage else 0,
+            completion_tokens=usage.get("output_tokens", 0) if usage else 0,
+        )

@@ -1,0 +1,173 @@
+"""Paid work is never lost: every reply of a model is on disk the moment it arrives, under what determines it.
+
+One folder a stage, one JSON Lines file a class, so that `dvc push` sends what changed. A line is appended whole
+and synced; a line torn by a crash is cut off when the store is opened next. When a stage ends the lines are
+sorted, so that two runs leave the same bytes. Entries of other models and prompts stay: going back is free.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.caches import BaseCache
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from PIL import Image
+
+from ltgc import artifacts
+from ltgc.errors import LTGCError
+from ltgc.progress import Tally
+
+
+def key_of(*determining: Any) -> str:
+    """sha256 over everything that determines a reply, as JSON."""
+    text = json.dumps(determining, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Store:
+    """The replies of one stage: key -> reply. A context manager; at its end the files are put in order."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or make `folder`. Raises LTGCError for a line that is no reply, other than a torn last one."""
+        self.folder = folder
+        self.tally = Tally()
+        self._replies: dict[str, dict[str, Any]] = {}
+        # A class keeps its file while its label stays; its entries are found under any file's name.
+        self._files: dict[str, dict[str, dict[str, Any]]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.jsonl")):
+            self._load(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for slug, replies in self._files.items():
+            path = self.folder / f"{slug}.jsonl"
+            text = "".join(_line(key, replies[key]) for key in sorted(replies))
+            if path.read_bytes() != text.encode():
+                artifacts.write_text(path, text)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        return self._replies.get(key)
+
+    def put(self, slug: str, key: str, reply: dict[str, Any]) -> None:
+        """Append the reply to the class's file and sync it to disk. The first reply to a key stays."""
+        if key in self._replies:
+            return
+        self._replies[key] = self._files.setdefault(slug, {})[key] = reply
+        _append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
+
+    def image_path(self, sha256: str) -> Path:
+        return self.folder / "images" / sha256[:2] / f"{sha256}.png"
+
+    def put_image(self, slug: str, key: str, data: bytes) -> None:
+        """Keep the bytes as they came, under their own hash, and then the line that names them."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not self.image_path(sha256).exists():
+            artifacts.write_bytes(self.image_path(sha256), data)
+        self.put(slug, key, {"image": sha256})
+
+    def cache(self, slug: str, **determining: Any) -> "ChatCache":
+        """This store as LangChain's LLM cache, for one class. determining: model, temperature, ..."""
+        return ChatCache(self, slug, determining)
+
+    def _load(self, path: Path) -> None:
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        replies = self._files.setdefault(path.stem, {})
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                reply = json.loads(line)
+                key = reply.pop("key")
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise LTGCError(f"{path}, line {number}: not a stored reply; delete the line") from error
+            replies[key] = reply
+            self._replies.setdefault(key, reply)
+
+
+def _line(key: str, reply: dict[str, Any]) -> str:
+    return json.dumps({"key": key, **reply}, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
+
+
+def _append(path: Path, line: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+class ChatCache(BaseCache):
+    """LangChain's LLM cache over a Store. Not part of the key: address, API key, timeouts, retries."""
+
+    def __init__(self, store: Store, slug: str, determining: dict[str, Any]) -> None:
+        self.store = store
+        self.slug = slug
+        self.determining = determining
+
+    def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        reply = self.store.get(self._key(prompt))
+        if reply is None:
+            return None
+        self.store.tally.cached += 1
+        usage = {"input_tokens": reply["prompt_tokens"], "output_tokens": reply["completion_tokens"]}
+        message = AIMessage(
+            reply["text"],
+            additional_kwargs={"refusal": reply["refusal"]},
+            response_metadata={"finish_reason": reply["finish_reason"]},
+            usage_metadata={**usage, "total_tokens": sum(usage.values())},
+        )
+        return [ChatGeneration(message=message)]
+
+    def update(self, prompt: str, llm_string: str, return_val: Any) -> None:
+        message = return_val[0].message
+        usage = message.usage_metadata or {}
+        reply = {
+            "text": message.text,
+            "refusal": message.additional_kwargs.get("refusal"),
+            "finish_reason": message.response_metadata.get("finish_reason"),
+            "prompt_tokens": usage.get("input_tokens", 0),
+            "completion_tokens": usage.get("output_tokens", 0),
+        }
+        self.store.tally.asked += 1
+        self.store.tally.tokens += reply["prompt_tokens"] + reply["completion_tokens"]
+        self.store.put(self.slug, self._key(prompt), reply)
+
+    async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
+        return self.lookup(prompt, llm_string)
+
+    async def aupdate(self, prompt: str, llm_string: str, return_val: Any) -> None:
+        self.update(prompt, llm_string, return_val)
+
+    def clear(self, **kwargs: Any) -> None:
+        raise NotImplementedError("paid replies are not cleared; delete the folder by hand")
+
+    def _key(self, prompt: str) -> str:
+        """prompt: the messages as LangChain serialises them; only who says what is taken from it."""
+        messages = [message["kwargs"] for message in json.loads(prompt)]
+        return key_of(self.determining, [[m["type"], _content(m["content"])] for m in messages])
+
+
+def _content(content: Any) -> Any:
+    """Images by their pixels: another Pillow packs the same pixels into other PNG bytes."""
+    if isinstance(content, str):
+        return content
+    return [_pixels(part["image_url"]["url"]) if part["type"] == "image_url" else part["text"] for part in content]
+
+
+def _pixels(data_url: str) -> list[Any]:
+    image = Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))).convert("RGB")
+    return [image.size, hashlib.sha256(image.tobytes()).hexdigest()]

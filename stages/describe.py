@@ -1,0 +1,98 @@
+"""Stage describe: a vision model describes every training image of a tail class in Template 1 (§3.1.1).
+
+python -m stages.describe
+"""
+
+import asyncio
+import base64
+import io
+from collections import Counter
+from pathlib import Path
+
+from graphs import describe
+from graphs.state import DescribeContext, DescribeState
+from ltgc import artifacts, data, images, params, progress, server, stage
+from ltgc.artifacts import ClassRecord, ExistingDescription, ImageRecord
+from ltgc.llm import Chat
+from ltgc.params import Params
+from ltgc.store import Store
+
+MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
+
+
+def main() -> None:
+    settings = params.load("data.source", "data.root", "vision", "describe", "extend.target")
+    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
+    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    slugs = {c.label: c.slug for c in classes if c.train < settings.extend.target}  # of the tail classes
+    tail = [image for image in manifest if image.split == "train" and image.label in slugs]
+
+    with Store(artifacts.STORE / "describe") as store:
+        described = asyncio.run(describe_all(settings, tail, slugs, store)) if tail else []
+
+    records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
+    artifacts.write_jsonl(artifacts.EXISTING, records)
+    artifacts.write_json(artifacts.CALLS / "describe.json", progress.metrics(counts for _, counts in described))
+
+
+async def describe_all(
+    settings: Params, tail: list[ImageRecord], slugs: dict[int, str], store: Store
+) -> list[tuple[ExistingDescription, Counter[str]]]:
+    root = data.image_root(settings.data)
+    with server.running(vision=settings.vision) as (vision,):
+        async with Chat(vision, store) as chat:
+            contexts = {n: DescribeContext(chat.of(slug), settings.describe.tries) for n, slug in slugs.items()}
+
+            async def one(image: ImageRecord) -> tuple[ExistingDescription, Counter[str]]:
+                try:
+                    url = await asyncio.to_thread(data_url, root / image.path)
+                except (images.BadImage, OSError):
+                    return record(image, reason="bad_image"), Counter({"failures/bad_image": 1})
+                start = DescribeState(class_name=image.class_name, image_url=url, counts=Counter())
+                end = await describe.graph.ainvoke(start, context=contexts[image.label])
+                found, replies = end["description"], end["replies"]
+                if found is None:
+                    return record(image, reason=end["reason"], replies=replies), end["counts"]
+                described = record(image, found.text, found.features, found.scene, replies=replies)
+                return described, end["counts"]
+
+            described = await progress.run_all("describe", tail, one, store.tally)
+        unusable = sum(not record.kept for record, _ in described)
+        vision.raise_if_all_failed(unusable, len(tail), "description")
+    return described
+
+
+def record(
+    image: ImageRecord,
+    description: str | None = None,
+    features: str | None = None,
+    scene: str | None = None,
+    reason: str | None = None,
+    replies: int = 0,
+) -> ExistingDescription:
+    return ExistingDescription(
+        label=image.label,
+        class_name=image.class_name,
+        image=image.path,
+        description=description,
+        features=features,
+        scene=scene,
+        kept=reason is None,
+        reason=reason,
+        replies=replies,
+    )
+
+
+def data_url(path: Path) -> str:
+    """The pixels of an image file as a PNG data URL, without the file's metadata."""
+    image = images.load(path)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    pixels = image.copy()
+    pixels.info.clear()
+    file = io.BytesIO()
+    pixels.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+if __name__ == "__main__":
+    stage.run(main)

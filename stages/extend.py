@@ -1,0 +1,95 @@
+"""Stage extend: an LLM lists features and scenes that tail classes lack, with self-reflection (§3.1.2).
+
+python -m stages.extend
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from typing import Any
+
+from graphs import reflect
+from graphs.state import ReflectContext, ReflectState
+from ltgc import artifacts, params, progress, server, stage
+from ltgc.artifacts import ClassRecord, ExistingDescription, ExtendedDescription
+from ltgc.llm import Chat
+from ltgc.params import Params
+from ltgc.store import Store
+
+# The list of one repetition check comes back in one reply. A token is about 4 characters of English; a quarter
+# is left for numbers and for words around the list.
+CHARACTERS_A_TOKEN = 3
+
+
+def main() -> None:
+    settings = params.load("llm", "extend")
+    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
+    existing: dict[int, list[str]] = defaultdict(list)
+    for record in artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription):
+        if record.description is not None:
+            existing[record.label].append(record.description)
+    tail = [c for c in classes if c.train < settings.extend.target]
+
+    with Store(artifacts.STORE / "extend") as store:
+        ends = asyncio.run(extend_all(settings, tail, existing, store)) if tail else []
+
+    records = [record for c, end in zip(tail, ends, strict=True) for record in records_of(c, end)]
+    records.sort(key=lambda record: (record.label, record.index))
+    artifacts.write_jsonl(artifacts.EXTENDED, records)
+    stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
+    summary = progress.metrics(
+        [*(end["counts"] for end in ends), stalled],
+        "rounds",
+        "stalled_classes",
+        "invented_entries",
+        "repetition_checks",
+        "unusable_repetition_checks",
+    )
+    artifacts.write_json(artifacts.CALLS / "extend.json", summary)
+
+
+async def extend_all(
+    settings: Params, tail: list[ClassRecord], existing: dict[int, list[str]], store: Store
+) -> list[dict[str, Any]]:
+    bounds = settings.extend
+    with server.running(llm=settings.llm) as (llm,):
+        async with Chat(llm, store) as chat:
+
+            async def one(c: ClassRecord) -> dict[str, Any]:
+                start = ReflectState(
+                    class_name=c.name, images=c.train, existing=existing[c.label], counts=Counter()
+                )
+                context = ReflectContext(
+                    chat=chat.of(c.slug),
+                    target=bounds.target,
+                    max_rounds=bounds.max_rounds,
+                    max_stalled=bounds.max_stalled,
+                    repetition_check=bounds.repetition_check,
+                    check_characters=CHARACTERS_A_TOKEN * settings.llm.max_tokens,
+                )
+                return await reflect.graph.ainvoke(start, context=context)
+
+            ends = await progress.run_all("extend", tail, one, store.tally)
+        nothing = sum(not any(entry.kept for entry in end["entries"]) for end in ends)
+        llm.raise_if_all_failed(nothing, len(tail), "description")
+    return ends
+
+
+def records_of(c: ClassRecord, end: dict[str, Any]) -> list[ExtendedDescription]:
+    return [
+        ExtendedDescription(
+            label=c.label,
+            class_name=c.name,
+            index=index,
+            round=entry.round,
+            description=entry.description,
+            features=entry.features,
+            scene=entry.scene,
+            kept=entry.kept,
+            reason=entry.reason,
+        )
+        for index, entry in enumerate(end["entries"])
+    ]
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,132 @@
+"""Stage generate: draw each description; CLIP detects what does not fit, the LLM refines it (§3.1.3, Fig. 5).
+
+python -m stages.generate
+"""
+
+import asyncio
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from graphs import refine
+from graphs.state import RefineContext, RefineState, Shot
+from ltgc import artifacts, clip, data, params, progress, server, stage
+from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
+from ltgc.filter import Filter
+from ltgc.llm import Chat
+from ltgc.params import Params
+from ltgc.store import Store
+from ltgc.t2i import OpenAIPainter
+
+
+def main() -> None:
+    settings = params.load("data.source", "data.root", "llm", "t2i", "clip", "filter")
+    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
+    extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
+    descriptions = [description for description in extended if description.kept]
+
+    # Images are written beside their places as they come, and moved there together at the end.
+    parts = {place: place.with_name(f".{place.name}.part") for place in (artifacts.ACCEPTED, artifacts.REJECTED)}
+    for part in parts.values():
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    try:
+        with Store(artifacts.STORE / "generate") as store:
+            drawn = (
+                asyncio.run(generate_all(settings, classes, descriptions, parts, store)) if descriptions else []
+            )
+        for place, part in parts.items():
+            shutil.rmtree(place, ignore_errors=True)
+            part.rename(place)
+    finally:
+        for part in parts.values():
+            shutil.rmtree(part, ignore_errors=True)
+
+    attempts = [attempt for chain, _ in drawn for attempt in chain]
+    attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
+    artifacts.write_jsonl(artifacts.ATTEMPTS, attempts)
+    summary = progress.metrics((counts for _, counts in drawn), "drawings")
+    artifacts.write_json(artifacts.CALLS / "generate.json", summary)
+
+
+async def generate_all(
+    settings: Params,
+    classes: list[ClassRecord],
+    descriptions: list[ExtendedDescription],
+    parts: dict[Path, Path],
+    store: Store,
+) -> list[tuple[list[Attempt], Counter[str]]]:
+    slugs = {c.label: c.slug for c in classes}
+    with server.running(llm=settings.llm, t2i=settings.t2i) as (llm, t2i):
+        scorer = make_filter(settings, {description.label for description in descriptions})
+        async with Chat(llm, store) as chat, OpenAIPainter(t2i, store) as painter:
+            contexts = {
+                label: RefineContext(chat.of(slugs[label]), painter, scorer, settings.filter.max_refinements)
+                for label in {description.label for description in descriptions}
+            }
+
+            async def one(description: ExtendedDescription) -> tuple[list[Attempt], Counter[str]]:
+                slug = slugs[description.label]
+                start = RefineState(
+                    label=description.label,
+                    class_name=description.class_name,
+                    slug=slug,
+                    index=description.index,
+                    prompt=description.description,
+                    counts=Counter(),
+                )
+                end = await refine.graph.ainvoke(start, context=contexts[description.label])
+                return write(description, slug, end["shots"], parts), end["counts"]
+
+            drawn = await progress.run_all("generate", descriptions, one, store.tally)
+        without = sum(all(attempt.image is None for attempt in chain) for chain, _ in drawn)
+        t2i.raise_if_all_failed(without, len(descriptions), "image")
+    return drawn
+
+
+def make_filter(settings: Params, labels: set[int]) -> Filter:
+    """CLIP with the templates of all classes, and the real images of the classes that get generated ones."""
+    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
+    real: dict[int, list[bytes]] = {label: [] for label in sorted(labels)}
+    if settings.filter.scorer == "percentile":
+        root = data.image_root(settings.data)
+        for image in artifacts.read_csv(artifacts.MANIFEST, ImageRecord):
+            if image.split == "train" and image.label in real:
+                real[image.label].append((root / image.path).read_bytes())
+    return Filter(settings.filter, clip.load(settings.clip), [t.template for t in templates], real)
+
+
+def write(
+    description: ExtendedDescription, slug: str, shots: list[Shot], parts: dict[Path, Path]
+) -> list[Attempt]:
+    """The images of one description, accepted or rejected, and its attempts."""
+    attempts: list[Attempt] = []
+    for shot in shots:
+        name = f"{slug}/{description.index:04d}-{shot.round}"
+        place = artifacts.ACCEPTED if shot.verdict == "accepted" else artifacts.REJECTED
+        if shot.image is not None:
+            path = parts[place] / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(shot.image)
+        attempts.append(
+            Attempt(
+                id=name,
+                label=description.label,
+                class_name=description.class_name,
+                index=description.index,
+                round=shot.round,
+                prompt=shot.prompt,
+                seed=shot.seed,
+                image=(place / f"{name}.png").as_posix() if shot.image is not None else None,
+                score=shot.score,
+                threshold=shot.threshold,
+                verdict=shot.verdict,
+                refines=attempts[-1].id if attempts else None,
+                reason=shot.reason,
+            )
+        )
+    return attempts
+
+
+if __name__ == "__main__":
+    stage.run(main)

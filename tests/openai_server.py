@@ -1,0 +1,129 @@
+"""A small OpenAI-compatible server over real HTTP: it says what a test tells it to, and keeps what it is asked."""
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An HTTP error in OpenAI's format."""
+
+    status: int
+    code: str | None = None
+    message: str = "it is broken"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body of the test's own, with status 200."""
+
+    value: Any
+
+
+class Reset:
+    """The connection ends in the middle of the reply."""
+
+
+def said(request: dict[str, Any]) -> str:
+    """All text of a chat request."""
+    texts = []
+    for message in request["messages"]:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        texts += [part["text"] for part in parts if part["type"] == "text"]
+    return "\n".join(texts)
+
+
+class Script:
+    """What the server answers: first `replies`, in turn; then what `chat` and `image` say to the request."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self.reset()
+
+    def reset(self) -> None:
+        self.chat: Callable[[dict[str, Any]], Any] = lambda request: Fault(500)
+        self.image: Callable[[dict[str, Any]], Any] = lambda request: Fault(500)
+        self.replies: list[Any] = []
+        self.requests: list[dict[str, Any]] = []
+        self.keys: set[str] = set()
+        self.most_at_once = 0
+
+    @property
+    def calls(self) -> int:
+        return len(self.requests)
+
+
+def chat_body(reply: str | None, finish_reason: str = "stop", refusal: str | None = None) -> Body:
+    message = {"role": "assistant", "content": reply, "refusal": refusal}
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+    choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
+    return Body(
+        {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
+    )
+
+
+@contextmanager
+def openai_server() -> Iterator[Script]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    script = Script(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+    app = FastAPI()
+    under_way = 0
+
+    async def answer(request: Request, answerer: str) -> Response:
+        nonlocal under_way
+        under_way += 1
+        script.most_at_once = max(script.most_at_once, under_way)
+        try:
+            question = await request.json()
+            script.requests.append(question)
+            script.keys.add(request.headers.get("authorization", ""))
+            reply = script.replies.pop(0) if script.replies else getattr(script, answerer)(question)
+            return _response(reply)
+        finally:
+            under_way -= 1
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await answer(request, "chat")
+
+    @app.post("/v1/images/generations")
+    async def image(request: Request) -> Response:
+        return await answer(request, "image")
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _response(reply: Any) -> Response:
+    if isinstance(reply, Fault):
+        error = {"message": reply.message, "type": "error", "param": None, "code": reply.code}
+        return JSONResponse({"error": error}, reply.status, reply.headers)
+    if isinstance(reply, Reset):
+
+        async def torn() -> AsyncIterator[bytes]:
+            yield b'{"id": '
+
+        return StreamingResponse(torn(), headers={"content-length": "1000"}, media_type="application/json")
+    if isinstance(reply, bytes):
+        reply = Body({"created": 0, "data": [{"b64_json": base64.b64encode(reply).decode()}]})
+    elif isinstance(reply, str) or reply is None:
+        reply = chat_body(reply)
+    return Response(json.dumps(reply.value), media_type="application/json")

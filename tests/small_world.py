@@ -1,0 +1,206 @@
+"""A small world of artifacts, written as the stages write them, for tests of what comes after the loops."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from PIL import Image, ImageDraw
+
+from ltgc import artifacts, data
+from ltgc.artifacts import (
+    Attempt,
+    ClassAccuracy,
+    ClassRecord,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+    ImageRecord,
+    RunMetrics,
+    Verdict,
+)
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["Field poppy", "Ox-eye daisy", "Bluebell", "Marsh marigold", "Edelweiss", "Aquilegia pubescens"]
+COUNTS = [150, 60, 30, 12, 6, 4]
+METHODS = ["clip_zero_shot", "clip_finetune", "balancemix"]
+SEEDS = [0, 1]
+THRESHOLD = 0.25
+SCENES = ["in a meadow at dusk", "on a snowy slope", "beside a pond", "against a brick wall"]
+
+
+def draw(path: Path, colour: tuple[int, int, int], petals: int, size: int = 32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (size, size), (90, 130 + petals * 6, 80))
+    for petal in range(petals):
+        x = size * (petal + 1) // (petals + 1)
+        ImageDraw.Draw(image).ellipse((x - size // 6, size // 4, x + size // 6, 3 * size // 4), colour)
+    image.save(path)
+
+
+def build(
+    root: Path,
+    names: Sequence[str] = NAMES,
+    counts: Sequence[int] = COUNTS,
+    generated: bool = True,
+    size: int = 32,
+) -> None:
+    """Write every artifact that loops, compare and report read below `root`."""
+    random.seed(0)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values |= {"methods": METHODS, "seeds": SEEDS}
+    values["extend"]["target"] = 20 if generated else 0
+    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    classes = [
+        ClassRecord(
+            label=label,
+            name=name,
+            slug=artifacts.slug(label, name),
+            train=train,
+            val=0,
+            test=5,
+            shot=data.shot(train),
+        )
+        for label, (name, train) in enumerate(zip(names, counts, strict=True))
+    ]
+    images, existing, extended, templates, attempts = [], [], [], [], []
+    for c in classes:
+        colour = random.randrange(256), random.randrange(256), random.randrange(256)
+        for number in range(c.train):
+            images.append(
+                ImageRecord(path=f"{c.slug}/{number:04d}.png", label=c.label, class_name=c.name, split="train")
+            )
+            if c.train < 20:
+                draw(root / artifacts.DRAWN_IMAGES / images[-1].path, colour, 3, size)
+        tail = generated and c.train < 20
+        templates.append(template(c, "llm" if tail else "class_name"))
+        if not tail:
+            continue
+        own = [image for image in images if image.label == c.label]
+        existing += [said_of(image, kept=number > 0) for number, image in enumerate(own)]
+        extended += [listed(c, index) for index in range(10)]
+        for index in range(5):
+            attempts += drawn_chain(root, c, index, colour, size)
+    artifacts.write_records_csv(root / artifacts.MANIFEST, images, ImageRecord)
+    artifacts.write_records_csv(root / artifacts.CLASSES, classes, ClassRecord)
+    artifacts.write_jsonl(root / artifacts.EXISTING, existing)
+    artifacts.write_jsonl(root / artifacts.EXTENDED, extended)
+    artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
+    artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
+    for number, stage in enumerate(["describe", "extend", "templates", "generate"], 1):
+        calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
+        calls |= {"rounds": 6} if stage == "extend" else {}
+        artifacts.write_json(root / artifacts.CALLS / f"{stage}.json", calls)
+    for number, method in enumerate(METHODS):
+        for seed in SEEDS:
+            run(root, method, seed, classes, 40.0 + 10 * number + seed)
+
+
+def template(c: ClassRecord, source: Literal["llm", "class_name"]) -> ClassTemplate:
+    return ClassTemplate(
+        label=c.label,
+        class_name=c.name,
+        template=f"A photo of the class {c.name} with {{spurred petals}}{{yellow stamens}}",
+        features=["spurred petals", "yellow stamens"],
+        source=source,
+        reason=None if source == "llm" else "asked_not_to",
+    )
+
+
+def said_of(image: ImageRecord, kept: bool) -> ExistingDescription:
+    return ExistingDescription(
+        label=image.label,
+        class_name=image.class_name,
+        image=image.path,
+        description=f"A photo of the class {image.class_name}, white petals, in a meadow" if kept else None,
+        features="white petals" if kept else None,
+        scene="in a meadow" if kept else None,
+        kept=kept,
+        reason=None if kept else "refused",
+        replies=1 if kept else 3,
+    )
+
+
+def listed(c: ClassRecord, index: int) -> ExtendedDescription:
+    """Kept, but for the eighth, that repeats, and the ninth, that is a duplicate."""
+    scene = SCENES[index % len(SCENES)]
+    return ExtendedDescription(
+        label=c.label,
+        class_name=c.name,
+        index=index,
+        round=1 + index // 5,
+        description=f"A photo of the class {c.name}, {index + 3} petals, {scene}",
+        features=f"{index + 3} petals",
+        scene=scene,
+        kept=index not in (8, 9),
+        reason={8: "repeats", 9: "duplicate"}.get(index),
+    )
+
+
+def drawn_chain(root: Path, c: ClassRecord, index: int, colour: tuple[int, int, int], size: int) -> list[Attempt]:
+    """0-1: accepted at once; 2: accepted after one refinement; 3: rejected after one; 4: failed, no image."""
+    scores: dict[int, list[tuple[float | None, Verdict]]] = {
+        2: [(0.21, "refined"), (0.29, "accepted")],
+        3: [(0.18, "refined"), (0.22, "rejected")],
+        4: [(None, "failed")],
+    }
+    attempts: list[Attempt] = []
+    for number, (score, verdict) in enumerate(scores.get(index, [(0.3 + index / 100, "accepted")])):
+        name = f"{c.slug}/{index:04d}-{number}"
+        folder = artifacts.ACCEPTED if verdict == "accepted" else artifacts.REJECTED
+        image = folder / f"{name}.png" if score is not None else None
+        if image is not None:
+            draw(root / image, colour, index + number + 2, size)
+        attempts.append(
+            Attempt(
+                id=name,
+                label=c.label,
+                class_name=c.name,
+                index=index,
+                round=number,
+                prompt=f"A photo of the class {c.name}, {['plain', 'horned'][number]} petals, {SCENES[index % 4]}",
+                seed=index,
+                image=None if image is None else image.as_posix(),
+                score=score,
+                threshold=None if score is None else THRESHOLD,
+                verdict=verdict,
+                refines=attempts[-1].id if attempts else None,
+                reason="refused" if verdict == "failed" else None,
+            )
+        )
+    return attempts
+
+
+def run(root: Path, method: str, seed: int, classes: Sequence[ClassRecord], base: float) -> None:
+    shots = {c.shot for c in classes}
+    metrics = RunMetrics(
+        all=base,
+        many=base if "many" in shots else None,
+        medium=base - 5 if "medium" in shots else None,
+        few=base - 10 if "few" in shots else None,
+        harmonic_mean=base - 3,
+        worst_class=base - 20,
+        ece=base / 10,
+    )
+    artifacts.write_json(root / artifacts.RUN_METRICS / method / f"{seed}.json", metrics.model_dump())
+    rows = [
+        ClassAccuracy(
+            label=c.label,
+            class_name=c.name,
+            train=c.train,
+            shot=c.shot,
+            accuracy=round(max(0.0, min(100.0, base + 20 - 8 * (c.label % 6))), 2),
+        )
+        for c in classes
+    ]
+    artifacts.write_records_csv(root / artifacts.PER_CLASS / method / f"{seed}.csv", rows, ClassAccuracy)
+
+
+def skip(root: Path, method: str, reason: str) -> None:
+    """Make `method` one that could not run."""
+    for seed in SEEDS:
+        artifacts.write_json(root / artifacts.RUN_METRICS / method / f"{seed}.json", {"skipped": reason})
+        artifacts.write_csv(
+            root / artifacts.PER_CLASS / method / f"{seed}.csv", [], list(ClassAccuracy.model_fields)
+        )

@@ -1,0 +1,162 @@
+"""The whole pipeline in a clone of its own: one real `dvc repro` of a cut-down world, and what DVC makes of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ltgc import artifacts
+from ltgc.artifacts import Attempt, ClassTemplate, ExistingDescription, ExtendedDescription
+
+ROOT = Path(__file__).parents[1]
+SPECIES = {
+    "Leucanthemum vulgare": 101,
+    "Rudbeckia hirta": 20,
+    "Tripleurospermum inodorum": 6,
+    "Papaver dubium": 5,
+    "Aquilegia pubescens": 4,
+}
+METHODS = ["clip_zero_shot", "clip_finetune", "balancemix"]
+TARGET = 10
+
+
+def run(clone: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "OPENAI_"))}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def set_params(clone: Path, **sections: dict) -> None:
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    for key, value in sections.items():
+        params[key] = params[key] | value if isinstance(value, dict) else value
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def digest(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A git clone of the working tree with a world of five species, reproduced once from nothing."""
+    clone = tmp_path_factory.mktemp("clone with spaces and ümläuts") / "ltgc"
+    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split("\n")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    world = yaml.safe_load((ROOT / "embedded/wildflowers/species.yaml").read_text())
+    chosen = [s | {"train": SPECIES[s["name"]]} for s in world if s["name"] in SPECIES]
+    (clone / "small_world").mkdir()
+    (clone / "small_world/species.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
+    set_params(clone, data={"root": "small_world"}, extend={"target": TARGET}, train={"steps": 4},
+               methods=METHODS, seeds=[0, 1])  # fmt: skip
+    for stale in ("dvc.lock", "metrics"):
+        path = clone / stale
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    run(clone, "git", "init", "-q")
+    run(clone, "git", "add", "-A")
+    run(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "a cut-down world")
+    run(clone, "dvc", "repro", "-q")
+    return clone
+
+
+def test_repro_makes_every_artifact_that_others_rely_on(clone):
+    compare = json.loads((clone / "metrics/compare.json").read_text())
+    assert list(compare) == METHODS
+    for metrics in compare.values():
+        assert set(metrics) == {"all", "many", "medium", "few", "harmonic_mean", "worst_class", "ece"}
+        assert all(set(value) == {"mean", "std"} for value in metrics.values())
+    assert (clone / "report/index.html").stat().st_size > 10_000
+    assert artifacts.read_jsonl(clone / "descriptions/existing.jsonl", ExistingDescription)
+    templates = artifacts.read_jsonl(clone / "descriptions/templates.jsonl", ClassTemplate)
+    assert {t.class_name for t in templates} == set(SPECIES)
+
+
+def test_loops_metrics_count_what_the_artifacts_hold_and_know_the_truth(clone):
+    loops = json.loads((clone / "metrics/loops.json").read_text())
+    text = json.dumps(loops)
+    attempts = artifacts.read_jsonl(clone / "generated/attempts.jsonl", Attempt)
+    accepted = [a for a in attempts if a.verdict == "accepted"]
+    assert accepted
+    for a in attempts:
+        assert a.image is None or (clone / a.image).is_file()
+    assert len(list((clone / "generated/accepted").rglob("*.png"))) == len(accepted)
+    assert "precision" in text
+    assert "recall" in text
+
+
+def test_only_tail_classes_are_filled_and_up_to_the_target(clone):
+    extended = artifacts.read_jsonl(clone / "descriptions/extended.jsonl", ExtendedDescription)
+    kept = {name: sum(e.kept for e in extended if e.class_name == name) for name in SPECIES}
+    for name, images in SPECIES.items():
+        assert kept[name] <= max(0, TARGET - images)
+        assert (kept[name] > 0) == (images < TARGET), name
+
+
+def test_a_second_repro_runs_no_stage(clone):
+    done = run(clone, "dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert "up to date" in done.stdout
+
+
+def test_changing_a_training_param_runs_no_stage_before_train(clone):
+    before = (clone / "params.yaml").read_text()
+    set_params(clone, train={"lr": 0.002})
+    done = run(clone, "dvc", "repro", "--dry")
+    (clone / "params.yaml").write_text(before)
+    ran = {line.split("'")[1].split("@")[0] for line in done.stdout.splitlines() if line.startswith("Running")}
+    assert "train" in ran
+    assert ran.isdisjoint({"prepare", "describe", "extend", "templates", "generate", "loops"})
+
+
+def test_dvc_shows_metrics_and_plots(clone):
+    metrics = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
+    shown = metrics[""]["data"]
+    few = shown["metrics/compare.json"]["data"]["balancemix"]["few"]["mean"]
+    assert 0 <= few <= 100
+    assert "metrics/loops.json" in shown
+    run(clone, "dvc", "plots", "show", "-o", "plots_html")
+    page = (clone / "plots_html/index.html").read_text()
+    assert "balancemix" in page
+
+
+def test_metrics_diff_tells_what_a_change_did(clone):
+    run(clone, "git", "add", "-A")
+    run(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "results")
+    path = clone / "metrics/compare.json"
+    before = path.read_text()
+    compare = json.loads(before)
+    compare["balancemix"]["few"]["mean"] += 1
+    path.write_text(json.dumps(compare))
+    diff = json.loads(run(clone, "dvc", "metrics", "diff", "--json").stdout)
+    path.write_text(before)
+    assert diff["metrics/compare.json"]["balancemix.few.mean"]["diff"] == pytest.approx(1)
+
+
+def test_asking_again_from_nothing_gives_the_same_bytes_and_from_the_store_calls_no_server(clone):
+    made = {name: digest(clone / name) for name in ("descriptions", "generated", "store")}
+    stages = ("describe", "extend", "templates", "generate")
+    for name in made:
+        shutil.rmtree(clone / name)
+    for name in stages:
+        run(clone, sys.executable, "-m", f"stages.{name}")
+    assert {name: digest(clone / name) for name in made} == made
+    # With the endpoint gone, only what the stores hold can be had.
+    (clone / "embedded/endpoint.py").write_text("raise SystemExit('there is no endpoint')\n")
+    for name in ("descriptions", "generated"):
+        shutil.rmtree(clone / name)
+    set_params(clone, llm={"base_url": "http://127.0.0.1:9/v1"}, vision={"base_url": "http://127.0.0.1:9/v1"},
+               t2i={"base_url": "http://127.0.0.1:9/v1"})  # fmt: skip
+    for name in stages:
+        run(clone, sys.executable, "-m", f"stages.{name}")
+    for name in ("descriptions", "generated"):
+        assert digest(clone / name) == made[name]
