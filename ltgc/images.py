@@ -23,7 +23,7 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("empty")
     try:
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise BadImage("not an image") from error
     except Exception as error:  # decoders of broken files raise almost anything
