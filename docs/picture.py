@@ -30,10 +30,8 @@ def tail_of(text: str, class_name: str) -> str:
 
 
 def box(axes: Axes, x: float, title: str, stage: str, width: float = 1.9) -> None:
-    axes.add_patch(
-        FancyBboxPatch((x, 0.05), width, 3.3, boxstyle="round,pad=0.02,rounding_size=0.08", fc="white", ec="#cbd2d9")
-    )
-    axes.text(x + 0.1, 3.2, title, fontsize=11, weight="bold", color=INK, va="top")
+    axes.add_patch(FancyBboxPatch((x, 0.05), width, 3.3, boxstyle="round,pad=0.02", fc="white", ec="#cbd2d9"))
+    axes.text(x + 0.1, 3.2, title, fontsize=9.5, weight="bold", color=INK, va="top")
     axes.text(x + 0.1, 2.98, stage, fontsize=8, color=SOFT, va="top", family="monospace")
 
 
@@ -43,14 +41,13 @@ def picture(axes: Axes, path: Path, x: float, y: float, size: float, edge: str =
     axes.add_patch(plt.Rectangle((x, y), size, size, fill=False, ec=edge, lw=2, zorder=4))
 
 
-def words(axes: Axes, x: float, y: float, text: str, width: int = 32, colour: str = INK) -> None:
-    axes.text(x, y, "\n".join(textwrap.wrap(text, width)), fontsize=7.6, color=colour, va="top", linespacing=1.25)
+def words(axes: Axes, x: float, y: float, text: str, width: int = 29, colour: str = INK) -> None:
+    axes.text(x, y, "\n".join(textwrap.wrap(text, width)), fontsize=7.3, color=colour, va="top", linespacing=1.25)
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = SOFT, bend: float = 0) -> None:
-    style = f"arc3,rad={bend}"
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = SOFT) -> None:
     axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.6, connectionstyle=style, zorder=5)
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.6, zorder=5)
     )
 
 
@@ -69,18 +66,18 @@ def main() -> None:
     after = max((a for a in mended if counts[a.label] == few), key=gain)
     before = attempts[after.refines or ""]
     label, name = after.label, after.class_name
-    photos = [
-        root / r.path for r in artifacts.read_csv(artifacts.MANIFEST, ImageRecord) if (r.label, r.split) == (label, "train")
-    ]
-    existing = [e for e in artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription) if e.label == label and e.kept]
+    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    photos = [root / r.path for r in manifest if (r.label, r.split) == (label, "train")]
+    existing = [e for e in artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription) if e.label == label]
     extended = [e for e in artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription) if e.label == label]
-    template = next(t for t in artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate) if t.label == label)
+    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
+    template = next(t for t in templates if t.label == label)
     accepted = [a for a in attempts.values() if a.label == label and a.verdict == "accepted" and a.image]
 
     figure, axes = plt.subplots(figsize=(15.2, 4.6), dpi=110)
     figure.patch.set_facecolor("#f5f7fa")
     xs = [0.0, 2.2, 4.4, 6.6, 9.6]
-    box(axes, xs[0], f"{counts[label]} photos of a rare class", "prepare")
+    box(axes, xs[0], f"{counts[label]} photos, rare class", "prepare")
     axes.text(xs[0] + 0.1, 2.68, name, fontsize=9, style="italic", color=INK, va="top")
     for i, path in enumerate(photos[:4]):
         picture(axes, path, xs[0] + 0.12 + 0.86 * (i % 2), 1.45 - 1.1 * (i // 2) + 0.05, 0.8)
@@ -91,24 +88,26 @@ def main() -> None:
 
     box(axes, xs[2], "What is missing", "extend")
     kept = [e for e in extended if e.kept]
-    dropped = next((e for e in extended if not e.kept), None)
+    dropped = next((e for e in extended if e.reason == "repeats"), None)
     for i, line in enumerate(kept[:2]):
         words(axes, xs[2] + 0.1, 2.65 - 0.85 * i, f"• {tail_of(line.description, name)}")
     if dropped:
         words(axes, xs[2] + 0.1, 0.95, f"✗ {tail_of(dropped.description, name)} ({dropped.reason})", colour=BAD)
 
     box(axes, xs[3], "Drawn, judged, refined", "templates, generate", width=2.7)
-    words(axes, xs[3] + 0.1, 2.68, f"CLIP asks for: {tail_of(template.template, name)}", 48, SOFT)
+    words(axes, xs[3] + 0.1, 2.68, f"CLIP asks for: {tail_of(template.template, name)}", 43, SOFT)
     picture(axes, Path(before.image or ""), xs[3] + 0.15, 1.15, 0.95, BAD)
     picture(axes, Path(after.image or ""), xs[3] + 1.6, 1.15, 0.95, GOOD)
     for attempt, x, colour, sign in ((before, 0.15, BAD, "<"), (after, 1.6, GOOD, "≥")):
-        axes.text(xs[3] + x, 1.05, f"{attempt.score:.2f} {sign} {attempt.threshold:.2f}", fontsize=9, color=colour, va="top")
-    words(axes, xs[3] + 0.15, 0.8, tail_of(before.prompt, name), 26, BAD)
-    words(axes, xs[3] + 1.5, 0.8, tail_of(after.prompt, name), 24, GOOD)
+        score = f"{attempt.score:.2f} {sign} {attempt.threshold:.2f}"
+        axes.text(xs[3] + x, 1.05, score, fontsize=9, color=colour, va="top")
+    words(axes, xs[3] + 0.1, 0.88, tail_of(before.prompt, name), 23, BAD)
+    words(axes, xs[3] + 1.42, 0.88, tail_of(after.prompt, name), 23, GOOD)
     arrow(axes, (xs[3] + 1.12, 1.65), (xs[3] + 1.58, 1.65), INK)
 
     box(axes, xs[4], "CLIP + LoRA on mixed pairs", "train, evaluate, compare", width=2.5)
-    words(axes, xs[4] + 0.1, 2.68, "BalanceMix: a photo of any class, each class alike, and a drawing, mixed with their labels", 40)
+    mixing = "BalanceMix: a photo, every class as often, and a drawing are mixed, and so are their labels."
+    words(axes, xs[4] + 0.1, 2.68, mixing, 38)
     photo, drawing = Image.open(photos[0]).convert("RGB"), Image.open(accepted[0].image or "").convert("RGB")
     picture(axes, photos[0], xs[4] + 0.12, 1.2, 0.66)
     picture(axes, Path(accepted[0].image or ""), xs[4] + 0.92, 1.2, 0.66)
@@ -119,7 +118,11 @@ def main() -> None:
     axes.text(xs[4] + 0.85, 1.53, "+", ha="center", va="center", fontsize=13)
     axes.text(xs[4] + 1.65, 1.53, "=", ha="center", va="center", fontsize=13)
     compare = artifacts.read_json(artifacts.COMPARE)
-    rows = [("few-shot accuracy", "%"), ("fine-tuned on the photos", "clip_finetune"), ("with generated content", "balancemix")]
+    rows = [
+        ("few-shot accuracy", "%"),
+        ("fine-tuned on the photos", "clip_finetune"),
+        ("with generated content", "balancemix"),
+    ]
     for i, (text, method) in enumerate(rows):
         value = method if method == "%" else f"{compare[method]['few']['mean']:.1f}"
         weight = "bold" if method == "balancemix" else "normal"

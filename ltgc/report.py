@@ -147,7 +147,7 @@ def verdict(comparison: Comparison) -> list[dict[str, Any]]:
                 "ours": ours,
                 "base": base,
                 "difference": difference,
-                "clear": abs(difference) > noise,
+                "beyond_noise": abs(difference) > noise,
             }
         )
     return sentences

@@ -77,6 +77,24 @@ def test_the_page_says_who_wins_by_how_much(html: str) -> None:
     assert re.search(r'<td class="best">4\.0 .*?<small class="up">-1\.0</small>', html)  # ECE: lower is better
 
 
+def test_the_page_calls_a_difference_within_the_noise_no_more_than_that(
+    html: str, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    before = artifacts.COMPARE.read_text(encoding="utf-8")
+    comparison = json.loads(before)
+    base = comparison["clip_finetune"]["few"]
+    comparison["balancemix"]["few"] = {"mean": base["mean"] + 0.1, "std": 0.7}
+    artifacts.write_json(artifacts.COMPARE, comparison)
+    report_stage.main()
+    text = Page(artifacts.REPORT.read_text(encoding="utf-8")).text
+    artifacts.COMPARE.write_text(before, encoding="utf-8")
+    artifacts.REPORT.write_text(html, encoding="utf-8")
+    assert "+0.1 points against CLIP fine-tune ( less than both standard deviations" in text.replace(
+        "(less", "( less"
+    )
+
+
 def test_the_page_shows_every_part_of_the_run(html: str) -> None:
     page = Page(html)
     assert [a["id"] for a in page.all("section")] == [
