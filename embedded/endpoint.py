@@ -216,7 +216,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started it")
     args = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", args.port))
+    try:
+        listener = socket.create_server(("127.0.0.1", args.port))
+    except OSError as error:
+        sys.exit(f"error: port {args.port}: {error.strerror}; name another with --port, or 0 for any free one")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     if args.until_stdin_closes:
 

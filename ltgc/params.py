@@ -165,7 +165,8 @@ def load(*keys: str, path: Path = PARAMS) -> Params:
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key is two errors, an unknown key and a missing one: the first says where the typing is.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         key = ".".join(map(str, first["loc"])) or "the file"
         hint = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
         raise LTGCError(f"{path}: {key}: {hint}") from error

@@ -56,6 +56,13 @@ def test_a_wrong_key_or_value_is_named(tmp_path, key, value, says):
     assert "\n" not in str(error.value)
 
 
+def test_a_mistyped_key_is_named_as_it_was_typed(tmp_path):
+    path = changed(tmp_path, "train.lr", None)
+    path.write_text(path.read_text().replace("train:\n", "train:\n  lrr: 0.1\n"))
+    with pytest.raises(LTGCError, match=r"train\.lrr: unknown key"):
+        params.load("train", path=path)
+
+
 def test_a_file_that_is_no_yaml_or_is_not_there_is_named(tmp_path):
     path = tmp_path / "params.yaml"
     with pytest.raises(LTGCError, match="not there"):
