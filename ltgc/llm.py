@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from ltgc import params
 from ltgc.server import Server
-from ltgc.store import Store, key_of
+from ltgc.store import Store
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Chat:
         section = cast(params.Chat, server.section)
         self.server = server
         self._store = store
+        self._slug = "replies"
         self._determining: dict[str, Any] = {
             "model": section.model,
             "temperature": section.temperature,
@@ -82,8 +83,7 @@ class Chat:
     def of(self, slug: str) -> "Chat":
         bound = object.__new__(Chat)
         bound.__dict__.update(self.__dict__)
-        cache = self._store.cache(slug, **self._determining)
-        bound._model = self._model.model_copy(update={"cache": cache})
+        bound._slug = slug
         return bound
 
     async def ask(self, messages: list[BaseMessage]) -> Reply:
@@ -92,11 +92,12 @@ class Chat:
         A request that fails leads to a Reply with `failure`; one that no other request can do better than
         (a wrong key, model or address) raises LTGCError.
         """
-        question = key_of([[m.type, m.content] for m in messages])
-        lock = self._asking.setdefault(question, asyncio.Lock())
-        async with lock, self.server.slots:
+        cache = self._store.cache(self._slug, messages, **self._determining)
+        model = self._model.model_copy(update={"cache": cache})
+        lock = self._asking.setdefault(cache.key, asyncio.Lock())
+        async with lock, self.server.slots, cache.paid(messages):
             try:
-                message = await self._model.ainvoke(messages)
+                message = await model.ainvoke(messages)
             # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.
             except (openai.APIError, ValueError, TypeError, KeyError, IndexError) as error:
                 return Reply("", failure=self.server.failure(error))

@@ -1,5 +1,6 @@
 """Drawing: the images API of any OpenAI-compatible server, with every image stored (Eq. 1)."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -59,14 +60,15 @@ class OpenAIPainter:
         key = key_of("image", section.model, section.size, section.send_seed, seed, prompt)
         stored = self._store.get(key)
         if stored is None:
-            async with self.server.slots:
+            budget = self._store.budget
+            async with self.server.slots, budget.reserve(section.model, budget.image_cost(section.model)):
                 stored = await self._request(slug, key, prompt, seed)
         else:
             self._store.tally.cached += 1
         if "image" not in stored:
             reason = stored["failure"]
             return Drawing(seed, None, reason, refinable=reason in ("refused", "no_image"))
-        return _usable(seed, self._store.image_path(stored["image"]).read_bytes())
+        return _usable(seed, self._store.read_image(stored))
 
     async def _request(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
         section = self._section
@@ -81,13 +83,12 @@ class OpenAIPainter:
         except (openai.APIError, ValueError, TypeError, AttributeError) as error:
             failure = self.server.failure(error)
             if failure == "refused":  # a verdict on the prompt: asking again would not change it
-                self._store.put(slug, key, {"failure": failure})
+                self._store.put(slug, key, {"model": section.model, "failure": failure})
             return {"failure": failure}
-        self._store.tally.asked += 1
         if data is None:
-            self._store.put(slug, key, {"failure": "no_image"})
+            self._store.put(slug, key, {"model": section.model, "failure": "no_image"})
         else:
-            self._store.put_image(slug, key, data)
+            await asyncio.to_thread(self._store.put_image, slug, key, section.model, data)
         return self._store.get(key) or {"failure": "no_image"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from graphs import reflect
 from graphs.state import ReflectContext, ReflectState
-from ltgc import artifacts, params, progress, server, stage
+from ltgc import artifacts, budget, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ExistingDescription, ExtendedDescription
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -29,7 +29,7 @@ def main() -> None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
 
-    with Store(artifacts.STORE / "extend") as store:
+    with Store(artifacts.STORE / "extend", budget.load()) as store:
         ends = asyncio.run(extend_all(settings, tail, existing, store)) if tail else []
 
     records = [record for c, end in zip(tail, ends, strict=True) for record in records_of(c, end)]

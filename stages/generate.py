@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graphs import refine
 from graphs.state import RefineContext, RefineState, Shot
-from ltgc import artifacts, clip, data, params, progress, server, stage
+from ltgc import artifacts, budget, clip, data, params, progress, server, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
 from ltgc.filter import Filter
 from ltgc.llm import Chat
@@ -31,7 +31,7 @@ def main() -> None:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     try:
-        with Store(artifacts.STORE / "generate") as store:
+        with Store(artifacts.STORE / "generate", budget.load()) as store:
             drawn = (
                 asyncio.run(generate_all(settings, classes, descriptions, parts, store)) if descriptions else []
             )

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from graphs import parse, template
 from graphs.state import TemplateContext, TemplateState
-from ltgc import artifacts, params, progress, server, stage
+from ltgc import artifacts, budget, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -26,7 +26,7 @@ def main() -> None:
         if extended.kept:
             descriptions[extended.label].append(extended.description)
 
-    with Store(artifacts.STORE / "templates") as store:
+    with Store(artifacts.STORE / "templates", budget.load()) as store:
         if settings.templates.source == "class_name":
             summed_up = [(record(c, [], "asked_not_to"), Counter[str]()) for c in classes]
         else:

@@ -124,12 +124,11 @@ def test_the_key_is_what_determines_a_reply_and_nothing_else(script, tmp_path):
 
 def test_images_are_known_by_their_pixels(tmp_path):
     store = Store(tmp_path)
-    cache = store.cache(SLUG, model="m")
 
     def key(data: bytes) -> str:
         url = "data:image/png;base64," + base64.b64encode(data).decode()
-        return cache._key(json.dumps([{"kwargs": {"type": "human", "content": [
-            {"type": "image_url", "image_url": {"url": url}}]}}]))  # fmt: skip
+        question = HumanMessage([{"type": "image_url", "image_url": {"url": url}}])
+        return store.cache(SLUG, [question], model="m", max_tokens=9).key
 
     assert key(png()) == key(png(comment="packed otherwise")) != key(png("blue"))
     assert key(png(size=(2, 8))) != key(png(size=(8, 2)))
