@@ -54,13 +54,20 @@ class Server(Section):
     retries: Count
     concurrency: Positive
     seed: int | None
+    # What most servers need may be left out.
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = {}
 
 
 class Chat(Server):
     """An LLM or a vision model."""
 
-    temperature: float = Field(ge=0)
+    temperature: Annotated[float, Field(ge=0)] | None
     max_tokens: Positive
+    max_tokens_param: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    stream: bool = False
 
 
 class Describe(Section):
@@ -83,6 +90,7 @@ class T2I(Server):
     backend: Literal["openai"]
     size: str = Field(pattern=r"^(\d+x\d+|auto)$")
     send_seed: bool
+    response_format: Literal["b64_json"] | None = "b64_json"
 
 
 class Clip(Section):

@@ -21,14 +21,16 @@ from typing import Any, Self
 
 from langchain_core.caches import BaseCache
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, Generation
 from PIL import Image
 
-from ltgc import artifacts
+from ltgc import artifacts, limits
 from ltgc.budget import Budget
 from ltgc.errors import LTGCError
 from ltgc.progress import Tally
 
+MAX_TEXT = 200_000  # characters kept of one reply; graphs/parse.py reads no more
 THREADS = 16  # that sort files; each waits for the disk
 
 
@@ -154,6 +156,7 @@ class ChatCache(BaseCache):
         self.slug = slug
         self.model = determining["model"]
         self.max_tokens = determining["max_tokens"]
+        self._messages = messages
         self.key = key_of(determining, [[m.type, _content(m.content)] for m in messages])
 
     @asynccontextmanager
@@ -171,26 +174,36 @@ class ChatCache(BaseCache):
         if reply is None:
             return None
         self.store.tally.cached += 1
-        usage = {"input_tokens": reply["prompt_tokens"], "output_tokens": reply["completion_tokens"]}
         message = AIMessage(
             reply["text"],
             additional_kwargs={"refusal": reply["refusal"]},
-            response_metadata={"finish_reason": reply["finish_reason"]},
-            usage_metadata={**usage, "total_tokens": sum(usage.values())},
+            response_metadata={
+                "finish_reason": reply["finish_reason"],
+                "usage_estimated": reply.get("tokens_estimated", False),
+            },
+            usage_metadata=_usage(reply["prompt_tokens"], reply["completion_tokens"]),
         )
         return [ChatGeneration(message=message)]
 
     def update(self, prompt: str, llm_string: str, return_val: Any) -> None:
         message = return_val[0].message
-        usage = message.usage_metadata or {}
+        message.content = message.text[:MAX_TEXT]
+        usage = message.usage_metadata
+        if not usage or not usage["total_tokens"]:  # some servers do not count
+            prompt_tokens = limits.question_tokens(self._messages, self.store.budget.image_tokens(self.model))
+            usage = _usage(prompt_tokens, limits.tokens(message.text))
+            message.usage_metadata = usage
+            message.response_metadata["usage_estimated"] = True
         reply = {
             "model": self.model,
             "text": message.text,
             "refusal": message.additional_kwargs.get("refusal"),
             "finish_reason": message.response_metadata.get("finish_reason"),
-            "prompt_tokens": usage.get("input_tokens", 0),
-            "completion_tokens": usage.get("output_tokens", 0),
+            "prompt_tokens": usage["input_tokens"],
+            "completion_tokens": usage["output_tokens"],
         }
+        if "usage_estimated" in message.response_metadata:
+            reply["tokens_estimated"] = True
         self.store.put(self.slug, self.key, reply)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
@@ -201,6 +214,12 @@ class ChatCache(BaseCache):
 
     def clear(self, **kwargs: Any) -> None:
         raise NotImplementedError("paid replies are not cleared; delete the folder by hand")
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=prompt_tokens, output_tokens=completion_tokens, total_tokens=prompt_tokens + completion_tokens
+    )
 
 
 def _content(content: Any) -> Any:

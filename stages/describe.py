@@ -57,8 +57,8 @@ async def describe_all(
                 return described, end["counts"]
 
             described = await progress.run_all("describe", tail, one, store.tally)
-        unusable = sum(not record.kept for record, _ in described)
-        vision.raise_if_all_failed(unusable, len(tail), "description")
+        failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
+        vision.check_failures(failed, len(tail), "description")
     return described
 
 

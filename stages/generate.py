@@ -79,8 +79,12 @@ async def generate_all(
                 return write(description, slug, end["shots"], parts), end["counts"]
 
             drawn = await progress.run_all("generate", descriptions, one, store.tally)
-        without = sum(all(attempt.image is None for attempt in chain) for chain, _ in drawn)
-        t2i.raise_if_all_failed(without, len(descriptions), "image")
+        failed = {
+            chain[-1].id: chain[-1].reason or ""
+            for chain, _ in drawn
+            if all(attempt.image is None for attempt in chain)
+        }
+        t2i.check_failures(failed, len(descriptions), "image")
     return drawn
 
 

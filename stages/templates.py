@@ -51,12 +51,8 @@ async def summarize_all(
                 return record(c, end["features"], end["reason"]), end["counts"]
 
             summed_up = await progress.run_all("templates", classes, one, store.tally)
-        without = [found for found, _ in summed_up if found.source == "class_name"]
-        llm.raise_if_all_failed(len(without), len(classes), "class feature template")
-    for found in without:
-        stage.console.print(
-            f"{found.class_name}: its name stands in for a class feature template ({found.reason})", markup=False
-        )
+        failed = {found.class_name: found.reason or "" for found, _ in summed_up if found.source == "class_name"}
+        llm.check_failures(failed, len(classes), "class feature template, for which its name stands in")
     return summed_up
 
 
