@@ -49,6 +49,7 @@ class Store:
         self.budget = budget or Budget()
         self.tally = Tally()
         self._lock = threading.Lock()
+        self._image_lock = threading.Lock()  # two requests may bring the same image
         self._replies: dict[str, dict[str, Any]] = {}
         # A class keeps its file while its label stays; its entries are found under any file's name.
         self._files: dict[str, dict[str, dict[str, Any]]] = {}
@@ -95,8 +96,9 @@ class Store:
     def put_image(self, slug: str, key: str, model: str, data: bytes) -> None:
         """Keep the bytes as they came, under their own hash, and then the line that names them."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if not self.image_path(sha256).exists():
-            artifacts.write_bytes(self.image_path(sha256), data)
+        with self._image_lock:
+            if not self.image_path(sha256).exists():
+                artifacts.write_bytes(self.image_path(sha256), data)
         self.put(slug, key, {"model": model, "image": sha256})
 
     def read_image(self, reply: dict[str, Any]) -> bytes:

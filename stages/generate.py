@@ -79,12 +79,10 @@ async def generate_all(
                 return write(description, slug, end["shots"], parts), end["counts"]
 
             drawn = await progress.run_all("generate", descriptions, one, store.tally)
-        failed = {
-            chain[-1].id: chain[-1].reason or ""
-            for chain, _ in drawn
-            if all(attempt.image is None for attempt in chain)
-        }
-        t2i.check_failures(failed, len(descriptions), "image")
+        failed = {c[-1].id: c[-1].reason or "" for c, _ in drawn if c[-1].verdict == "failed"}
+        unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
+        t2i.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
+        llm.check_failures(unrefined, len(descriptions), "refinement")
     return drawn
 
 
