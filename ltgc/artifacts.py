@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ COMPARE = Path("metrics/compare.json")
 COMPARE_PLOT = Path("plots/compare.csv")
 PER_CLASS_PLOT = Path("plots/per_class.csv")
 LOOPS = Path("metrics/loops.json")
+COST = Path("metrics/cost.json")
 SCORES_PLOT = Path("plots/scores.csv")
 REPORT = Path("report/index.html")
 
@@ -202,7 +204,8 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either all of it or what it held before, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    # Named by thread and not by process: what a killed run left behind is overwritten by the next.
+    part = path.with_name(f".{path.name}.{threading.current_thread().name}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,49 @@ class Budget:
 
 def _no_price(model: str) -> LTGCError:
     return LTGCError(f"prices: no price for the model {model!r}, and budget.max_usd is set; add it to params.yaml")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage: calls to a chat model with their tokens, and drawn images."""
+
+    calls: float = 0
+    images: float = 0
+    prompt_tokens: float = 0
+    completion_tokens: float = 0
+    usd: float | None = 0.0  # None: a model has no price
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.calls + other.calls,
+            self.images + other.images,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+        )
+
+
+def priced(
+    prices: Mapping[str, params.Price],
+    chat_model: str,
+    t2i_model: str,
+    calls: float,
+    prompt_tokens: float,
+    completion_tokens: float,
+    images: float = 0,
+) -> Cost:
+    """The cost of so many calls and images. A model that is not used needs no price."""
+    budget = Budget(prices=prices)
+    usd = budget.tokens_cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
+    drawn = budget.image_cost(t2i_model) if images else 0.0
+    total = None if usd is None or drawn is None else usd + images * drawn
+    return Cost(calls, images, prompt_tokens, completion_tokens, total)
+
+
+def summary(costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """metrics/cost.json: each stage, and all together."""
+    total = sum(costs.values(), Cost())
+    return {
+        name: asdict(cost) | {"usd": None if cost.usd is None else round(cost.usd, 6)}
+        for name, cost in [*costs.items(), ("total", total)]
+    }
