@@ -7,6 +7,7 @@ sorted, so that two runs leave the same bytes. Entries of other models and promp
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -71,7 +72,7 @@ class Store:
     def _sort(self, slug: str) -> None:
         path, replies = self.folder / f"{slug}.jsonl", self._files[slug]
         text = "".join(_line(key, replies[key]) for key in sorted(replies))
-        if path.read_bytes() != text.encode():
+        if not path.exists() or path.read_bytes() != text.encode():
             artifacts.write_text(path, text)
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -138,7 +139,8 @@ def _append(path: Path, line: bytes) -> None:
     new = not path.exists()
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, line)
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file)
     finally:
         os.close(file)

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ from PIL import Image
 
 from ltgc import artifacts
 from ltgc.artifacts import ClassRecord, ImageRecord
+from stages import describe, extend
 
 ROOT = Path(__file__).parents[1]
 SPECIES = {"Papaver dubium": 4, "Aquilegia pubescens": 5, "Daucus carota": 3, "Linum perenne": 4}
@@ -181,3 +183,96 @@ def test_twenty_kills_change_no_byte_and_cost_no_more_than_what_was_in_flight(tm
     repeated = endpoint.asked.total() - len(endpoint.asked)
     assert 0 < repeated <= kills * IN_FLIGHT
     assert contents(disturbed) == contents(undisturbed)
+
+
+def change(**sections: dict) -> None:
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    for name, changes in sections.items():
+        values[name] |= changes
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_a_change_asks_only_what_it_must_and_going_back_asks_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    endpoint = Endpoint()
+
+    def asked(stage) -> int:
+        before = endpoint.asked.total()
+        stage.main()
+        return endpoint.asked.total() - before
+
+    with serving(endpoint) as base_url:
+        small_world(tmp_path, base_url)
+        change(extend={"target": 44, "repetition_check": False})
+        described, extended = asked(describe), asked(extend)
+        replies = {path.name: path.read_bytes() for path in Path("store/describe").iterdir()}
+
+        path = tmp_path / "photos/0002-daucus-carota/1.png"
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+        assert 1 <= asked(describe) <= 3  # the tries of one image
+        changed = {n for n, data in replies.items() if Path("store/describe", n).read_bytes() != data}
+        assert changed == {"0002-daucus-carota.jsonl"}
+        assert asked(extend) <= extended / 2  # one class of four
+
+        change(extend={"target": 46})  # the last rounds are other questions, the first ones are not
+        assert asked(describe) == 0
+        assert 1 <= asked(extend) <= extended / 2
+
+        change(vision={"temperature": 0.9})
+        assert asked(describe) >= described - 3
+        change(vision={"temperature": 0.2})
+        assert asked(describe) == 0
+    assert max(endpoint.asked.values()) == 1
+
+
+def dvc(folder: Path, *command: str) -> str:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    env |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_pull_gives_a_teammate_every_reply_and_a_push_sends_one_class_for_one_class(tmp_path):
+    endpoint = Endpoint()
+    mine, theirs, remote = tmp_path / "mine", tmp_path / "theirs", tmp_path / "remote"
+    mine.mkdir()
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["describe"]
+    stage["deps"] = ["data/classes.csv", "data/manifest.csv"]  # the code is not in this repository
+    with serving(endpoint) as base_url:
+        small_world(mine, base_url)
+        leave_out(mine, label=3)
+        (mine / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"describe": stage}}))
+        dvc(mine, "git", "init", "-q")
+        dvc(mine, "dvc", "init", "-q")
+        dvc(mine, "dvc", "remote", "add", "-d", "-q", "shared", str(remote))
+        dvc(mine, "dvc", "repro", "-q")
+        dvc(mine, "dvc", "push", "-q")
+        sent = {path for path in remote.rglob("*") if path.is_file()}
+        dvc(mine, "git", "add", "-A")
+        dvc(mine, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "described")
+
+        calls = endpoint.asked.total()
+        dvc(tmp_path, "git", "clone", "-q", "mine", "theirs")
+        dvc(theirs, "dvc", "pull", "-q")
+        assert "Running stage" not in dvc(theirs, "dvc", "repro")
+        (theirs / artifacts.EXISTING).unlink()
+        dvc(theirs, sys.executable, "-m", "stages.describe")  # and where it does run, it asks nothing
+        assert endpoint.asked.total() == calls
+        assert contents(theirs) == contents(mine)
+
+        small_world(mine, base_url)  # with the fourth class
+        dvc(mine, "dvc", "repro", "-q")
+        assert endpoint.asked.total() - calls <= 3 * SPECIES["Linum perenne"]
+        dvc(mine, "dvc", "push", "-q")
+    new = {path for path in remote.rglob("*") if path.is_file()} - sent
+    # The class's replies, the list of the folder's files, and the descriptions; no other class's replies.
+    assert len(new) == 3
+    (replies,) = (mine / "store/describe").glob("0003-*.jsonl")
+    assert replies.read_bytes() in {path.read_bytes() for path in new}
+
+
+def leave_out(folder: Path, label: int) -> None:
+    for path, record in ((artifacts.CLASSES, ClassRecord), (artifacts.MANIFEST, ImageRecord)):
+        kept = [entry for entry in artifacts.read_csv(folder / path, record) if entry.label != label]
+        artifacts.write_records_csv(folder / path, kept, record)
