@@ -574,6 +574,12 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     assert sorted(contents(artifacts.ACCEPTED)) == ["0001-tulip/0000-0.png", "0001-tulip/0003-0.png"]
     assert not contents(artifacts.REJECTED)
 
+    section["filter"]["threshold"] = 2.0
+    section["llm"]["model"] = "another"
+    write_params(section)
+    script.chat = lambda request: Fault(500)
+    with pytest.raises(LTGCError, match=r"2 of 2 got no usable refinement \(refinement: http_500: 0001-tulip/"):
+        generate.main()
     script.image = lambda request: Fault(500, message="no paint left")
     section["t2i"]["model"] = "another"
     write_params(section)
