@@ -108,7 +108,7 @@ class Chat:
         cache = self._store.cache(self._slug, messages, **self._determining)
         model = self._model.model_copy(update={"cache": cache})
         lock = self._asking.setdefault(cache.key, asyncio.Lock())
-        async with lock, self.server.limits.slots, cache.paid(messages), self._paced(cache, messages) as used:
+        async with lock, self.server.limits.slots, cache.paid(), self._paced(cache, messages) as used:
             try:
                 message = await model.ainvoke(messages)
             # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.

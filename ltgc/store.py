@@ -50,7 +50,6 @@ class Store:
         self.budget = budget or Budget()
         self.tally = Tally()
         self._lock = threading.Lock()
-        self._image_lock = threading.Lock()  # two requests may bring the same image
         self._replies: dict[str, dict[str, Any]] = {}
         # A class keeps its file while its label stays; its entries are found under any file's name.
         self._files: dict[str, dict[str, dict[str, Any]]] = {}
@@ -97,9 +96,8 @@ class Store:
     def put_image(self, slug: str, key: str, model: str, data: bytes) -> None:
         """Keep the bytes as they came, under their own hash, and then the line that names them."""
         sha256 = hashlib.sha256(data).hexdigest()
-        with self._image_lock:
-            if not self.image_path(sha256).exists():
-                artifacts.write_bytes(self.image_path(sha256), data)
+        if not self.image_path(sha256).exists():  # two threads may bring it at once; both write it whole
+            artifacts.write_bytes(self.image_path(sha256), data)
         self.put(slug, key, {"model": model, "image": sha256})
 
     def read_image(self, reply: dict[str, Any]) -> bytes:
@@ -164,13 +162,13 @@ class ChatCache(BaseCache):
         self.key = key_of(determining, [[m.type, _content(m.content)] for m in messages])
 
     @asynccontextmanager
-    async def paid(self, messages: list[BaseMessage]) -> AsyncIterator[None]:
+    async def paid(self) -> AsyncIterator[None]:
         """Ask the question inside: what it can cost at most is reserved, unless its reply is here."""
         budget = self.store.budget
         if not budget.capped or self.store.get(self.key) is not None:
             yield
             return
-        async with budget.reserve(self.model, budget.question(self.model, messages, self.max_tokens)):
+        async with budget.reserve(self.model, budget.question(self.model, self._messages, self.max_tokens)):
             yield
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
