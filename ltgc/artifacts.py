@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ COMPARE = Path("metrics/compare.json")
 COMPARE_PLOT = Path("plots/compare.csv")
 PER_CLASS_PLOT = Path("plots/per_class.csv")
 LOOPS = Path("metrics/loops.json")
+COST = Path("metrics/cost.json")
 SCORES_PLOT = Path("plots/scores.csv")
 REPORT = Path("report/index.html")
 
@@ -202,12 +204,23 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either all of it or what it held before, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Named by thread and not by process: what a killed run left behind is overwritten by the next.
+    part = path.with_name(f".{path.name}.{threading.current_thread().name}.part")
     with part.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` last over a power cut."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -221,7 +234,7 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
     """Write `rows` under the header `fields` (written even when there are no rows)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()

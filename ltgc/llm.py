@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
@@ -12,8 +14,9 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from ltgc import params
+from ltgc.limits import question_tokens
 from ltgc.server import Server
-from ltgc.store import Store, key_of
+from ltgc.store import ChatCache, Store
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Reply:
     failure: str | None = None  # the request failed after its retries: "http_500", "timeout", ... or "refused"
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: bool = False  # the server did not say how many tokens; see limits.tokens
 
     @property
     def unusable(self) -> str | None:
@@ -41,7 +45,10 @@ class Reply:
     @property
     def counts(self) -> Counter[str]:
         """What it adds to the metrics of a stage, whether it was paid for today or came from the store."""
-        return Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        counts = Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        if self.estimated:
+            counts["calls_with_estimated_tokens"] = 1
+        return counts
 
 
 class Chat:
@@ -51,12 +58,14 @@ class Chat:
         section = cast(params.Chat, server.section)
         self.server = server
         self._store = store
+        self._slug = "replies"
         self._determining: dict[str, Any] = {
             "model": section.model,
             "temperature": section.temperature,
             "max_tokens": section.max_tokens,
             "seed": section.seed,
         }
+        standard = section.max_tokens_param == "max_completion_tokens"
         self._http = server.http_client()
         self._model = ChatOpenAI(
             model=section.model,
@@ -64,9 +73,14 @@ class Chat:
             api_key=SecretStr(server.key),
             temperature=section.temperature,
             seed=section.seed,
-            max_completion_tokens=section.max_tokens,
+            max_completion_tokens=section.max_tokens if standard else None,
+            extra_body=None if standard else {"max_tokens": section.max_tokens},
+            streaming=section.stream,
+            stream_usage=section.stream,
+            stream_chunk_timeout=None,  # the whole stream has one timeout, see HTTPClient
             timeout=section.timeout,
             max_retries=section.retries,
+            default_headers=server.headers,
             http_async_client=self._http,
             use_responses_api=False,
         )
@@ -82,8 +96,7 @@ class Chat:
     def of(self, slug: str) -> "Chat":
         bound = object.__new__(Chat)
         bound.__dict__.update(self.__dict__)
-        cache = self._store.cache(slug, **self._determining)
-        bound._model = self._model.model_copy(update={"cache": cache})
+        bound._slug = slug
         return bound
 
     async def ask(self, messages: list[BaseMessage]) -> Reply:
@@ -92,15 +105,18 @@ class Chat:
         A request that fails leads to a Reply with `failure`; one that no other request can do better than
         (a wrong key, model or address) raises LTGCError.
         """
-        question = key_of([[m.type, m.content] for m in messages])
-        lock = self._asking.setdefault(question, asyncio.Lock())
-        async with lock, self.server.slots:
+        cache = self._store.cache(self._slug, messages, **self._determining)
+        model = self._model.model_copy(update={"cache": cache})
+        lock = self._asking.setdefault(cache.key, asyncio.Lock())
+        async with lock, self.server.limits.slots, cache.paid(), self._paced(cache, messages) as used:
             try:
-                message = await self._model.ainvoke(messages)
+                message = await model.ainvoke(messages)
             # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.
-            except (openai.APIError, ValueError, TypeError, KeyError, IndexError) as error:
+            except (openai.OpenAIError, ValueError, TypeError, KeyError, IndexError) as error:
                 return Reply("", failure=self.server.failure(error))
-        usage = message.usage_metadata
+            usage = message.usage_metadata
+            used.append(usage["total_tokens"] if usage else 0)
+        self.server.answered()
         finish = message.response_metadata.get("finish_reason")
         return Reply(
             text=str(message.text).encode("utf-8", "replace").decode(),  # JSON may smuggle lone surrogates in
@@ -108,4 +124,20 @@ class Chat:
             truncated=finish == "length",
             prompt_tokens=usage.get("input_tokens", 0) if usage else 0,
             completion_tokens=usage.get("output_tokens", 0) if usage else 0,
+            estimated=bool(message.response_metadata.get("usage_estimated")),
         )
+
+    @asynccontextmanager
+    async def _paced(self, cache: ChatCache, messages: list[BaseMessage]) -> AsyncIterator[list[int]]:
+        """Ask inside, when tokens_per_minute has room for the most that the reply may take; name what it took."""
+        pace = self.server.limits.tokens
+        used: list[int] = []
+        if not pace.seconds or self._store.get(cache.key) is not None:
+            yield used
+            return
+        reserved = question_tokens(messages, self._store.budget.image_tokens(cache.model)) + cache.max_tokens
+        await pace.take(reserved)
+        try:
+            yield used
+        finally:
+            pace.give_back(reserved - sum(used))

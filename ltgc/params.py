@@ -54,13 +54,20 @@ class Server(Section):
     retries: Count
     concurrency: Positive
     seed: int | None
+    # What most servers need may be left out.
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = {}
 
 
 class Chat(Server):
     """An LLM or a vision model."""
 
-    temperature: float = Field(ge=0)
+    temperature: Annotated[float, Field(ge=0)] | None
     max_tokens: Positive
+    max_tokens_param: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    stream: bool = False
 
 
 class Describe(Section):
@@ -83,6 +90,7 @@ class T2I(Server):
     backend: Literal["openai"]
     size: str = Field(pattern=r"^(\d+x\d+|auto)$")
     send_seed: bool
+    response_format: Literal["b64_json"] | None = "b64_json"
 
 
 class Clip(Section):
@@ -132,6 +140,29 @@ class Evaluate(Section):
 Method = Literal["clip_zero_shot", "clip_finetune", "no_balancemix", "balanced_sample", "mixup", "balancemix"]
 
 
+class Budget(Section):
+    """Caps on what all stores together may come to; None: no cap."""
+
+    max_usd: Annotated[float, Field(ge=0)] | None
+    max_calls: Count | None
+
+
+class Price(Section):
+    """What a model costs, in USD."""
+
+    input: Annotated[float, Field(ge=0)] = 0  # a million prompt tokens
+    output: Annotated[float, Field(ge=0)] = 0  # a million tokens of replies
+    image: Annotated[float, Field(ge=0)] = 0  # a drawn image
+    # Prompt tokens that an image in a question counts as: gpt-4o's 85 + 4 tiles x 170 at describe's 1024 px.
+    image_tokens: Count = 765
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Price":
+        if {"input", "output"} & self.model_fields_set in ({"input"}, {"output"}):
+            raise ValueError("a price of tokens is input and output, both")
+        return self
+
+
 class Params(Section):
     """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
 
@@ -148,6 +179,8 @@ class Params(Section):
     evaluate: Evaluate
     methods: list[Method] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
+    budget: Budget
+    prices: dict[str, Price]
 
 
 def load(*keys: str, path: Path = PARAMS) -> Params:

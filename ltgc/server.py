@@ -1,21 +1,51 @@
-"""Servers that speak the OpenAI API: where they are, the key, and what their failures mean."""
+"""Servers that speak the OpenAI API: where they are, the key, their limits, and what their failures mean.
+
+Retries are the openai client's own. What it does not do is done here, once for chats and images, around each
+attempt: a deadline for all of it, the rate limit, a bound on what is read, a look whether it is JSON at all,
+and the key taken out of whatever the server echoes. See docs/faults.md.
+"""
 
 import asyncio
 import ipaddress
+import json
 import os
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib import import_module
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
-from ltgc import params
+from ltgc import params, stage
 from ltgc.errors import LTGCError
+from ltgc.limits import Limits
 
 EMBEDDED = "embedded"
 NO_KEY = "none"  # what a server that needs no key is sent
+MAX_BODY = 32 * 2**20  # bytes read of one answer: an image of 20 MB in base64 and its JSON
+MAX_WAIT = 120  # seconds; the openai client does not wait for a longer Retry-After
+NAMED = 10  # failed classes named per reason
 REFUSALS = {"content_policy_violation", "content_filter", "moderation_blocked", "image_generation_user_error"}
+# What a server that rejects a parameter says, and what then to write in its section of params.yaml.
+REJECTS = re.compile(
+    r"unsupported|not support|unrecognized|unknown (?:param|arg|field|name)|unexpected|not permitted|not allowed"
+    r"|invalid (?:param|arg|field)",
+    re.I,
+)
+REMEDIES = {
+    "temperature": "temperature: null",
+    "seed": "seed: null",
+    "response_format": "response_format: null",
+    "size": "size: one that the model draws",
+}
+OTHER_NAME = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
+STREAM_ONLY = re.compile(r"\bstream\b.*\b(?:true|only|required|must)\b|\bonly\b.*\bstream", re.I)
 
 
 @contextmanager
@@ -25,7 +55,11 @@ def running(**sections: params.Server) -> Iterator[list["Server"]]:
     The embedded endpoint is started if one of them is it, once, and stopped at the end.
     Raises LTGCError for a missing key or a malformed address, before anything is started or asked.
     """
-    servers = [Server(name, section) for name, section in sections.items()]
+    sharing: dict[str, list[params.Server]] = defaultdict(list)
+    for section in sections.values():
+        sharing[section.base_url.rstrip("/")].append(section)
+    limits = {base_url: Limits(shared) for base_url, shared in sharing.items()}
+    servers = [Server(name, section, limits[section.base_url.rstrip("/")]) for name, section in sections.items()]
     embedded = [server for server in servers if server.section.base_url == EMBEDDED]
     if not embedded:
         yield servers
@@ -42,19 +76,22 @@ def running(**sections: params.Server) -> Iterator[list["Server"]]:
 
 
 class Server:
-    """One server as a stage uses it: its address, its key, and how many requests may be in flight."""
+    """One server as a stage uses it: its address, its key, and its limits."""
 
-    def __init__(self, name: str, section: params.Server) -> None:
+    def __init__(self, name: str, section: params.Server, limits: Limits) -> None:
         self.name = name  # of the section of params.yaml
         self.section = section
+        self.limits = limits
         self.base_url = section.base_url
         self.key = _api_key(name, section)
-        self.slots = asyncio.Semaphore(section.concurrency)
+        self.headers, secrets = _headers(name, section)
+        self._secrets = [secret for secret in (self.key, *secrets) if secret != NO_KEY]
         self.said: str | None = None  # the server's words about its last failure, without the key
+        self._failed_in_a_row = 0
 
-    def http_client(self) -> openai.DefaultAsyncHttpxClient:
-        """Connections of its own, for one event loop; close it. A proxy does not lead to this machine."""
-        return openai.DefaultAsyncHttpxClient(trust_env=not _is_local(self.base_url))
+    def http_client(self) -> "HTTPClient":
+        """Connections of its own, for one event loop; close it."""
+        return HTTPClient(self)
 
     def client(self) -> openai.AsyncOpenAI:
         """A client for one event loop; close it."""
@@ -63,19 +100,28 @@ class Server:
             api_key=self.key,
             timeout=self.section.timeout,
             max_retries=self.section.retries,
+            default_headers=self.headers,
             http_client=self.http_client(),
         )
+
+    def answered(self) -> None:
+        """Note that a request got an answer that could be read."""
+        self._failed_in_a_row = 0
 
     def failure(self, error: Exception) -> str:
         """One word for a request that failed after its retries: "refused", "timeout", "http_500", ...
 
-        Raises LTGCError when no other request can do better: a wrong key, model or address, no money left.
+        Raises LTGCError when no other request can do better: a wrong key, model, parameter or address, no money
+        left, a wait of hours, or an outage: several times `concurrency` requests failed and none was answered.
         """
-        said = " ".join(str(error).split())
-        self.said = (said if self.key == NO_KEY else said.replace(self.key, "***"))[:300]
+        causes = list(_causes(error))
+        why = next((cause for cause in causes if isinstance(cause, Malformed)), error)
+        self.said = self.hidden(" ".join(str(why).split()))[:300]
         code = getattr(error, "code", None)
         status = getattr(error, "status_code", None)
         where = f"{self.name}.base_url {self.base_url}"
+        if isinstance(error, WrongAddress):
+            raise LTGCError(f"{self.name}.{error}") from None
         if status in (401, 403):
             raise LTGCError(
                 f"{where}: HTTP {status}, access denied; check the key in ${self.section.api_key_env}"
@@ -89,19 +135,193 @@ class Server:
             raise LTGCError(f"{where}: the account's quota is used up; what was paid for is kept") from None
         if code in REFUSALS:
             return "refused"
+        if status in (400, 422) and (remedy := self._remedy(error)):
+            raise LTGCError(
+                f"{where}: parameter rejected: set {self.name}.{remedy}; it said: {self.said}"
+            ) from None
+        if isinstance(error, openai.APIStatusError) and (wait := _retry_after(error.response.headers)) > MAX_WAIT:
+            raise LTGCError(
+                f"{where}: HTTP {status}, to be asked again in {wait:,.0f} s; run again then, "
+                "what was paid for is kept"
+            ) from None
+        if any(isinstance(cause, httpx2.ConnectError) for cause in causes):
+            raise LTGCError(f"{where}: nothing answers; start the server or correct the address") from None
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= max(20, 4 * self.limits.concurrency):
+            raise LTGCError(
+                f"{where}: {self._failed_in_a_row} requests in a row failed; it said: {self.said}; "
+                "run again when it is up, what was paid for is kept"
+            ) from None
         if isinstance(error, openai.APITimeoutError):
             return "timeout"
-        if isinstance(error, openai.APIConnectionError):
-            if "ConnectError" in {type(cause).__name__ for cause in _causes(error)}:
-                raise LTGCError(f"{where}: nothing answers; start the server or correct the address") from None
+        if isinstance(why, TooLong):
+            return "too_long"
+        if isinstance(error, openai.APIConnectionError) and not isinstance(why, Malformed):
             return "connection_lost"
         return f"http_{status}" if status else "malformed_reply"
 
-    def raise_if_all_failed(self, failed: int, asked: int, what: str) -> None:
-        """Raise LTGCError if `asked` things were asked for and all of them failed."""
-        if asked and failed == asked:
-            said = f"; it said: {self.said}" if self.said else ""
-            raise LTGCError(f"{self.name}: {self.base_url} gave no usable {what} in {asked} tries{said}")
+    def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
+        """Report what came to nothing: name -> reason, of `asked`.
+
+        Raises LTGCError past max_failed_fraction of the section.
+        """
+        if not failed:
+            return
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for name, reason in failed.items():
+            by_reason[reason].append(name)
+        reasons = "; ".join(
+            f"{reason}: {', '.join(names[:NAMED])}"
+            + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+            for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        )
+        count = f"{len(failed):,} of {asked:,} got no usable {what}"
+        said = f"; it said: {self.said}" if self.said else ""
+        limit = self.section.max_failed_fraction
+        if len(failed) > limit * asked:
+            raise LTGCError(
+                f"{self.name}: {self.base_url}: {count} ({self.hidden(reasons)}), more than "
+                f"{self.name}.max_failed_fraction {limit:g} allows{said}; what was paid for is kept"
+            )
+        stage.console.print(f"{count} ({self.hidden(reasons)}){said}", markup=False, soft_wrap=True)
+
+    def hidden(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def hidden_bytes(self, body: bytes) -> bytes:
+        """For answers: only secrets that are long enough not to be a word ("EMPTY" is a common key of vLLM)."""
+        for secret in self._secrets:
+            if len(secret) >= 12:
+                body = body.replace(secret.encode(), b"***")
+        return body
+
+    def _remedy(self, error: Exception) -> str | None:
+        """What to set in the section, if the server's words name a parameter that it does not take."""
+        said, fields = str(error), type(self.section).model_fields
+        if "stream" in fields and not getattr(self.section, "stream", False) and STREAM_ONLY.search(said):
+            return "stream: true"
+        if not REJECTS.search(said):
+            return None
+        remedies = dict(REMEDIES)
+        if isinstance(self.section, params.Chat):
+            sent = self.section.max_tokens_param
+            remedies[sent] = f"max_tokens_param: {OTHER_NAME[sent]}"
+        if "send_seed" in fields:
+            remedies["seed"] = "send_seed: false"
+        for parameter, remedy in remedies.items():
+            named = getattr(error, "param", None) == parameter or re.search(rf"\b{parameter}\b", said)
+            if named and remedy.partition(":")[0] in fields:
+                return remedy
+        return None
+
+
+class HTTPClient(openai.DefaultAsyncHttpxClient):
+    """One attempt at one request, as the openai client makes it: paced, within the timeout, read to its end.
+
+    A stream is read to its end, too: nobody watches the words come, and so a stream that breaks off is tried
+    again like any other answer (the openai client does not do that).
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        super().__init__(
+            # As many connections as requests may be in flight, all of them kept.
+            limits=httpx2.Limits(
+                max_connections=server.limits.concurrency, max_keepalive_connections=server.limits.concurrency
+            ),
+            # A proxy does not lead to this machine.
+            trust_env=not _is_local(server.base_url),
+            # It would carry headers to another host.
+            follow_redirects=False,
+        )
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **kwargs: Any) -> httpx2.Response:
+        await self._server.limits.requests.take()
+        seconds = self._server.section.timeout
+        try:
+            async with asyncio.timeout(seconds):  # httpx's own bounds the time between two bytes
+                response = await super().send(request, stream=True, **kwargs)
+                try:
+                    body = await _read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"no whole answer in {seconds:g} s", request=request) from None
+        body = self._server.hidden_bytes(body)
+        kind = response.headers.get("content-type", "no content type")
+        if response.is_redirect:
+            location = response.headers.get("location")
+            raise WrongAddress(f"base_url: {self._server.base_url} is elsewhere; write the address of {location}")
+        if response.is_success:
+            if "event-stream" in kind:
+                if not stream:
+                    raise WrongAddress(f"stream: {self._server.base_url} streams always; set it to true")
+            else:
+                _check_json(body, kind, request)
+        headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in ENCODING]
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
+
+
+ENCODING = {"content-encoding", "content-length", "transfer-encoding"}  # of the body before it was read
+
+
+class Malformed(httpx2.DecodingError):
+    """An answer with status 200 that is no JSON: torn, or a web page. Tried again like a lost connection."""
+
+
+class TooLong(openai.OpenAIError):
+    """More than MAX_BODY bytes. Not tried again: it was paid for, and would be as long."""
+
+
+class WrongAddress(openai.OpenAIError):
+    """Not what was expected at base_url; the message begins with the key to change."""
+
+
+async def _read(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise TooLong(f"over {MAX_BODY:,} bytes")
+    return bytes(body)
+
+
+def _check_json(body: bytes, kind: str, request: httpx2.Request) -> None:
+    try:
+        json.loads(body)
+    except ValueError:
+        start = body[:80].decode("utf-8", "replace")
+        raise Malformed(f"an answer that is no JSON ({kind}): {start}", request=request) from None
+
+
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Seconds; 0 where there is none that can be read."""
+    value = headers.get("retry-after", "")
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+
+
+def _headers(name: str, section: params.Server) -> tuple[dict[str, str], list[str]]:
+    """The section's headers, and those of their values that are secret: "$NAME" is read from the environment."""
+    headers, secrets = dict(section.headers), []
+    for header, value in headers.items():
+        if value.startswith("$"):
+            headers[header] = os.environ.get(value[1:], "").strip()
+            secrets.append(headers[header])
+            if not headers[header]:
+                raise LTGCError(f"{name}.headers: {header}: {value} is not set; export it")
+        if not (headers[header].isascii() and headers[header].isprintable()):
+            raise LTGCError(f"{name}.headers: {header}: {value} holds characters that no header has")
+    return headers, secrets
 
 
 def _api_key(name: str, section: params.Server) -> str:

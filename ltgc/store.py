@@ -5,23 +5,34 @@ and synced; a line torn by a crash is cut off when the store is opened next. Whe
 sorted, so that two runs leave the same bytes. Entries of other models and prompts stay: going back is free.
 """
 
+import asyncio
 import base64
+import errno
 import hashlib
 import io
 import json
 import os
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.caches import BaseCache
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, Generation
 from PIL import Image
 
-from ltgc import artifacts
+from ltgc import artifacts, limits
+from ltgc.budget import Budget
 from ltgc.errors import LTGCError
 from ltgc.progress import Tally
+
+MAX_TEXT = 200_000  # characters kept of one reply; graphs/parse.py reads no more
+THREADS = 16  # that sort files; each waits for the disk
 
 
 def key_of(*determining: Any) -> str:
@@ -33,14 +44,18 @@ def key_of(*determining: Any) -> str:
 class Store:
     """The replies of one stage: key -> reply. A context manager; at its end the files are put in order."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, budget: Budget | None = None) -> None:
         """Open or make `folder`. Raises LTGCError for a line that is no reply, other than a torn last one."""
         self.folder = folder
+        self.budget = budget or Budget()
         self.tally = Tally()
+        self._lock = threading.Lock()
         self._replies: dict[str, dict[str, Any]] = {}
         # A class keeps its file while its label stays; its entries are found under any file's name.
         self._files: dict[str, dict[str, dict[str, Any]]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.rglob(".*.part"):  # of a write that was killed
+            part.unlink()
         for path in sorted(folder.glob("*.jsonl")):
             self._load(path)
 
@@ -50,35 +65,52 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for slug, replies in self._files.items():
-            path = self.folder / f"{slug}.jsonl"
-            text = "".join(_line(key, replies[key]) for key in sorted(replies))
-            if path.read_bytes() != text.encode():
-                artifacts.write_text(path, text)
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(self._sort, self._files))
+
+    def _sort(self, slug: str) -> None:
+        path, replies = self.folder / f"{slug}.jsonl", self._files[slug]
+        text = "".join(_line(key, replies[key]) for key in sorted(replies))
+        if not path.exists() or path.read_bytes() != text.encode():
+            artifacts.write_text(path, text)
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._replies.get(key)
 
     def put(self, slug: str, key: str, reply: dict[str, Any]) -> None:
-        """Append the reply to the class's file and sync it to disk. The first reply to a key stays."""
-        if key in self._replies:
-            return
-        self._replies[key] = self._files.setdefault(slug, {})[key] = reply
+        """Append the reply to the class's file, sync it to disk, and count what it cost.
+
+        The first reply to a key stays. Threads may put at once: a sync waits for the disk (4 ms here), and the
+        file system takes many together in one go.
+        """
+        with self._lock:
+            if key in self._replies:
+                return
+            self._replies[key] = self._files.setdefault(slug, {})[key] = reply
+            self.tally.spend(reply, self.budget.spend(reply))
         _append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
 
     def image_path(self, sha256: str) -> Path:
         return self.folder / "images" / sha256[:2] / f"{sha256}.png"
 
-    def put_image(self, slug: str, key: str, data: bytes) -> None:
+    def put_image(self, slug: str, key: str, model: str, data: bytes) -> None:
         """Keep the bytes as they came, under their own hash, and then the line that names them."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if not self.image_path(sha256).exists():
+        if not self.image_path(sha256).exists():  # two threads may bring it at once; both write it whole
             artifacts.write_bytes(self.image_path(sha256), data)
-        self.put(slug, key, {"image": sha256})
+        self.put(slug, key, {"model": model, "image": sha256})
 
-    def cache(self, slug: str, **determining: Any) -> "ChatCache":
-        """This store as LangChain's LLM cache, for one class. determining: model, temperature, ..."""
-        return ChatCache(self, slug, determining)
+    def read_image(self, reply: dict[str, Any]) -> bytes:
+        """The bytes that put_image kept. Raises LTGCError where the file is gone."""
+        path = self.image_path(reply["image"])
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise LTGCError(f"{path}: not there, but paid for; get it with `dvc pull {self.folder}`") from error
+
+    def cache(self, slug: str, messages: list[BaseMessage], **determining: Any) -> "ChatCache":
+        """This store as LangChain's LLM cache, for one question. determining: model, temperature, ..."""
+        return ChatCache(self, slug, messages, determining)
 
     def _load(self, path: Path) -> None:
         data = path.read_bytes()
@@ -102,63 +134,94 @@ def _line(key: str, reply: dict[str, Any]) -> str:
 
 
 def _append(path: Path, line: bytes) -> None:
+    new = not path.exists()
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, line)
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file)
     finally:
         os.close(file)
+    if new:
+        artifacts.sync_folder(path.parent)
 
 
 class ChatCache(BaseCache):
-    """LangChain's LLM cache over a Store. Not part of the key: address, API key, timeouts, retries."""
+    """LangChain's LLM cache over a Store, for one question.
 
-    def __init__(self, store: Store, slug: str, determining: dict[str, Any]) -> None:
+    Not part of the key: address, API key, timeouts, retries. The key is made here and not from the question as
+    LangChain serialises it, which changes with its version.
+    """
+
+    def __init__(self, store: Store, slug: str, messages: list[BaseMessage], determining: dict[str, Any]) -> None:
         self.store = store
         self.slug = slug
-        self.determining = determining
+        self.model = determining["model"]
+        self.max_tokens = determining["max_tokens"]
+        self._messages = messages
+        self.key = key_of(determining, [[m.type, _content(m.content)] for m in messages])
+
+    @asynccontextmanager
+    async def paid(self) -> AsyncIterator[None]:
+        """Ask the question inside: what it can cost at most is reserved, unless its reply is here."""
+        budget = self.store.budget
+        if not budget.capped or self.store.get(self.key) is not None:
+            yield
+            return
+        async with budget.reserve(self.model, budget.question(self.model, self._messages, self.max_tokens)):
+            yield
 
     def lookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
-        reply = self.store.get(self._key(prompt))
+        reply = self.store.get(self.key)
         if reply is None:
             return None
         self.store.tally.cached += 1
-        usage = {"input_tokens": reply["prompt_tokens"], "output_tokens": reply["completion_tokens"]}
         message = AIMessage(
             reply["text"],
             additional_kwargs={"refusal": reply["refusal"]},
-            response_metadata={"finish_reason": reply["finish_reason"]},
-            usage_metadata={**usage, "total_tokens": sum(usage.values())},
+            response_metadata={
+                "finish_reason": reply["finish_reason"],
+                "usage_estimated": reply.get("tokens_estimated", False),
+            },
+            usage_metadata=_usage(reply["prompt_tokens"], reply["completion_tokens"]),
         )
         return [ChatGeneration(message=message)]
 
     def update(self, prompt: str, llm_string: str, return_val: Any) -> None:
         message = return_val[0].message
-        usage = message.usage_metadata or {}
+        message.content = message.text[:MAX_TEXT]
+        usage = message.usage_metadata
+        if not usage or not usage["total_tokens"]:  # some servers do not count
+            prompt_tokens = limits.question_tokens(self._messages, self.store.budget.image_tokens(self.model))
+            usage = _usage(prompt_tokens, limits.tokens(message.text))
+            message.usage_metadata = usage
+            message.response_metadata["usage_estimated"] = True
         reply = {
+            "model": self.model,
             "text": message.text,
             "refusal": message.additional_kwargs.get("refusal"),
             "finish_reason": message.response_metadata.get("finish_reason"),
-            "prompt_tokens": usage.get("input_tokens", 0),
-            "completion_tokens": usage.get("output_tokens", 0),
+            "prompt_tokens": usage["input_tokens"],
+            "completion_tokens": usage["output_tokens"],
         }
-        self.store.tally.asked += 1
-        self.store.tally.tokens += reply["prompt_tokens"] + reply["completion_tokens"]
-        self.store.put(self.slug, self._key(prompt), reply)
+        if "usage_estimated" in message.response_metadata:
+            reply["tokens_estimated"] = True
+        self.store.put(self.slug, self.key, reply)
 
     async def alookup(self, prompt: str, llm_string: str) -> list[Generation] | None:
         return self.lookup(prompt, llm_string)
 
     async def aupdate(self, prompt: str, llm_string: str, return_val: Any) -> None:
-        self.update(prompt, llm_string, return_val)
+        await asyncio.to_thread(self.update, prompt, llm_string, return_val)
 
     def clear(self, **kwargs: Any) -> None:
         raise NotImplementedError("paid replies are not cleared; delete the folder by hand")
 
-    def _key(self, prompt: str) -> str:
-        """prompt: the messages as LangChain serialises them; only who says what is taken from it."""
-        messages = [message["kwargs"] for message in json.loads(prompt)]
-        return key_of(self.determining, [[m["type"], _content(m["content"])] for m in messages])
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=prompt_tokens, output_tokens=completion_tokens, total_tokens=prompt_tokens + completion_tokens
+    )
 
 
 def _content(content: Any) -> Any:

@@ -1,5 +1,6 @@
 """Drawing: the images API of any OpenAI-compatible server, with every image stored (Eq. 1)."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -14,6 +15,7 @@ from ltgc.store import Store, key_of
 
 MAX_BYTES = 20_000_000
 MIN_SIDE = 2  # pixels
+FINAL = ("refused", "no_image", "too_long")  # verdicts on the prompt: asking again would not change them
 
 
 @dataclass(frozen=True)
@@ -59,35 +61,36 @@ class OpenAIPainter:
         key = key_of("image", section.model, section.size, section.send_seed, seed, prompt)
         stored = self._store.get(key)
         if stored is None:
-            async with self.server.slots:
+            budget = self._store.budget
+            async with self.server.limits.slots, budget.reserve(section.model, budget.image_cost(section.model)):
                 stored = await self._request(slug, key, prompt, seed)
         else:
             self._store.tally.cached += 1
         if "image" not in stored:
             reason = stored["failure"]
-            return Drawing(seed, None, reason, refinable=reason in ("refused", "no_image"))
-        return _usable(seed, self._store.image_path(stored["image"]).read_bytes())
+            return Drawing(seed, None, reason, refinable=reason in FINAL)
+        return _usable(seed, self._store.read_image(stored))
 
     async def _request(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
         section = self._section
         options: dict[str, Any] = {"model": section.model, "prompt": prompt, "size": section.size, "n": 1}
-        if not section.model.startswith("gpt-image"):  # which send base64 always and refuse to be told so
-            options["response_format"] = "b64_json"
+        if section.response_format:
+            options["response_format"] = section.response_format
         if section.send_seed and section.seed is not None:
             options["extra_body"] = {"seed": seed}
         try:
             response = await self._client.images.generate(**options)
             data = _bytes(response)
-        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             failure = self.server.failure(error)
-            if failure == "refused":  # a verdict on the prompt: asking again would not change it
-                self._store.put(slug, key, {"failure": failure})
+            if failure in FINAL:
+                self._store.put(slug, key, {"model": section.model, "failure": failure})
             return {"failure": failure}
-        self._store.tally.asked += 1
+        self.server.answered()
         if data is None:
-            self._store.put(slug, key, {"failure": "no_image"})
+            self._store.put(slug, key, {"model": section.model, "failure": "no_image"})
         else:
-            self._store.put_image(slug, key, data)
+            await asyncio.to_thread(self._store.put_image, slug, key, section.model, data)
         return self._store.get(key) or {"failure": "no_image"}
 
 

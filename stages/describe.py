@@ -11,7 +11,7 @@ from pathlib import Path
 
 from graphs import describe
 from graphs.state import DescribeContext, DescribeState
-from ltgc import artifacts, data, images, params, progress, server, stage
+from ltgc import artifacts, budget, data, images, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ExistingDescription, ImageRecord
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -27,7 +27,7 @@ def main() -> None:
     slugs = {c.label: c.slug for c in classes if c.train < settings.extend.target}  # of the tail classes
     tail = [image for image in manifest if image.split == "train" and image.label in slugs]
 
-    with Store(artifacts.STORE / "describe") as store:
+    with Store(artifacts.STORE / "describe", budget.load()) as store:
         described = asyncio.run(describe_all(settings, tail, slugs, store)) if tail else []
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
@@ -57,8 +57,8 @@ async def describe_all(
                 return described, end["counts"]
 
             described = await progress.run_all("describe", tail, one, store.tally)
-        unusable = sum(not record.kept for record, _ in described)
-        vision.raise_if_all_failed(unusable, len(tail), "description")
+        failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
+        vision.check_failures(failed, len(tail), "description")
     return described
 
 

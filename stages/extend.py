@@ -9,7 +9,7 @@ from typing import Any
 
 from graphs import reflect
 from graphs.state import ReflectContext, ReflectState
-from ltgc import artifacts, params, progress, server, stage
+from ltgc import artifacts, budget, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ExistingDescription, ExtendedDescription
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -29,7 +29,7 @@ def main() -> None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
 
-    with Store(artifacts.STORE / "extend") as store:
+    with Store(artifacts.STORE / "extend", budget.load()) as store:
         ends = asyncio.run(extend_all(settings, tail, existing, store)) if tail else []
 
     records = [record for c, end in zip(tail, ends, strict=True) for record in records_of(c, end)]
@@ -69,9 +69,22 @@ async def extend_all(
                 return await reflect.graph.ainvoke(start, context=context)
 
             ends = await progress.run_all("extend", tail, one, store.tally)
-        nothing = sum(not any(entry.kept for entry in end["entries"]) for end in ends)
-        llm.raise_if_all_failed(nothing, len(tail), "description")
+        failed = {
+            c.name: why_nothing(end)
+            for c, end in zip(tail, ends, strict=True)
+            if not any(entry.kept for entry in end["entries"])
+        }
+        llm.check_failures(failed, len(tail), "description")
     return ends
+
+
+def why_nothing(end: dict[str, Any]) -> str:
+    """The most frequent reason why nothing that the LLM wrote could be used."""
+    reasons = Counter(entry.reason for entry in end["entries"])
+    for name, count in end["counts"].items():
+        if name.startswith("failures/"):
+            reasons[name.partition("/")[2]] += count
+    return reasons.most_common(1)[0][0] if reasons else "empty"
 
 
 def records_of(c: ClassRecord, end: dict[str, Any]) -> list[ExtendedDescription]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graphs import refine
 from graphs.state import RefineContext, RefineState, Shot
-from ltgc import artifacts, clip, data, params, progress, server, stage
+from ltgc import artifacts, budget, clip, data, params, progress, server, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
 from ltgc.filter import Filter
 from ltgc.llm import Chat
@@ -31,7 +31,7 @@ def main() -> None:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     try:
-        with Store(artifacts.STORE / "generate") as store:
+        with Store(artifacts.STORE / "generate", budget.load()) as store:
             drawn = (
                 asyncio.run(generate_all(settings, classes, descriptions, parts, store)) if descriptions else []
             )
@@ -79,8 +79,10 @@ async def generate_all(
                 return write(description, slug, end["shots"], parts), end["counts"]
 
             drawn = await progress.run_all("generate", descriptions, one, store.tally)
-        without = sum(all(attempt.image is None for attempt in chain) for chain, _ in drawn)
-        t2i.raise_if_all_failed(without, len(descriptions), "image")
+        failed = {c[-1].id: c[-1].reason or "" for c, _ in drawn if c[-1].verdict == "failed"}
+        unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
+        t2i.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
+        llm.check_failures(unrefined, len(descriptions), "refinement")
     return drawn
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc import artifacts, loops, params, stage
+from ltgc import artifacts, budget, loops, params, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExistingDescription, ExtendedDescription
 
 # Sources that know the truth about what is drawn: the module that tells it (ltgc.loops.Truth).
@@ -18,7 +18,7 @@ LOOPS = ("describe", "extend", "templates", "generate")
 
 
 def main() -> None:
-    section = params.load("data.source", "extend.target")
+    section = params.load("data.source", "extend.target", "llm.model", "vision.model", "t2i.model", "prices")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     existing = artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription)
     extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
@@ -39,6 +39,20 @@ def main() -> None:
         summary["filter"] = loops.filter_quality(attempts, truth)
         summary["repetition_check"] = loops.repetition_quality(extended, existing, truth)
 
+    # What the artifacts needed, whether it was paid for in this run or lay in the stores.
+    costs = {
+        name: budget.priced(
+            section.prices,
+            chat_model=section.vision.model if name == "describe" else section.llm.model,
+            t2i_model=section.t2i.model,
+            calls=summary[name]["calls"],
+            prompt_tokens=summary[name]["prompt_tokens"],
+            completion_tokens=summary[name]["completion_tokens"],
+            images=summary[name].get("drawn", 0),
+        )
+        for name in LOOPS
+    }
+    artifacts.write_json(artifacts.COST, budget.summary(costs))
     artifacts.write_json(artifacts.LOOPS, summary)
     artifacts.write_csv(artifacts.SCORES_PLOT, loops.score_rows(attempts), loops.SCORE_FIELDS)
     stage.console.print(table(summary))

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from graphs import parse, template
 from graphs.state import TemplateContext, TemplateState
-from ltgc import artifacts, params, progress, server, stage
+from ltgc import artifacts, budget, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -26,7 +26,7 @@ def main() -> None:
         if extended.kept:
             descriptions[extended.label].append(extended.description)
 
-    with Store(artifacts.STORE / "templates") as store:
+    with Store(artifacts.STORE / "templates", budget.load()) as store:
         if settings.templates.source == "class_name":
             summed_up = [(record(c, [], "asked_not_to"), Counter[str]()) for c in classes]
         else:
@@ -51,12 +51,8 @@ async def summarize_all(
                 return record(c, end["features"], end["reason"]), end["counts"]
 
             summed_up = await progress.run_all("templates", classes, one, store.tally)
-        without = [found for found, _ in summed_up if found.source == "class_name"]
-        llm.raise_if_all_failed(len(without), len(classes), "class feature template")
-    for found in without:
-        stage.console.print(
-            f"{found.class_name}: its name stands in for a class feature template ({found.reason})", markup=False
-        )
+        failed = {found.class_name: found.reason or "" for found, _ in summed_up if found.source == "class_name"}
+        llm.check_failures(failed, len(classes), "class feature template, for which its name stands in")
     return summed_up
 
 

@@ -1,7 +1,9 @@
 """A small OpenAI-compatible server over real HTTP: it says what a test tells it to, and keeps what it is asked."""
 
+import asyncio
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +37,41 @@ class Reset:
     """The connection ends in the middle of the reply."""
 
 
+class Hang:
+    """A reply that begins and does not go on."""
+
+
+@dataclass(frozen=True)
+class Drip:
+    """A reply that never ends: a byte every so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Any bytes at all."""
+
+    data: bytes
+    media_type: str = "application/json"
+    status: int = 200
+
+
+def stream(text: str, usage: bool = True, finish_reason: str = "stop") -> Raw:
+    """`text` word by word, as servers send it that are asked to stream."""
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+        chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": choices}
+        return f"data: {json.dumps(chunk | more)}\n\n"
+
+    deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in re.findall(r"\S+\s*", text))]
+    events = [event([{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
+    events.append(event([{"index": 0, "delta": {}, "finish_reason": finish_reason}]))
+    if usage:
+        events.append(event([], usage={"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}))
+    return Raw(("".join(events) + "data: [DONE]\n\n").encode(), "text/event-stream")
+
+
 def said(request: dict[str, Any]) -> str:
     """All text of a chat request."""
     texts = []
@@ -58,6 +95,7 @@ class Script:
         self.replies: list[Any] = []
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
+        self.headers: list[dict[str, str]] = []
         self.most_at_once = 0
 
     @property
@@ -65,13 +103,15 @@ class Script:
         return len(self.requests)
 
 
-def chat_body(reply: str | None, finish_reason: str = "stop", refusal: str | None = None) -> Body:
+def chat_body(
+    reply: str | None, finish_reason: str = "stop", refusal: str | None = None, counted: bool = True
+) -> Body:
+    """counted: with the tokens used; some servers leave them out."""
     message = {"role": "assistant", "content": reply, "refusal": refusal}
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
     choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
-    return Body(
-        {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}
-    )
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+    return Body(body | {"usage": usage} if counted else body)
 
 
 @contextmanager
@@ -89,6 +129,7 @@ def openai_server() -> Iterator[Script]:
             question = await request.json()
             script.requests.append(question)
             script.keys.add(request.headers.get("authorization", ""))
+            script.headers.append(dict(request.headers))
             reply = script.replies.pop(0) if script.replies else getattr(script, answerer)(question)
             return _response(reply)
         finally:
@@ -116,10 +157,17 @@ def _response(reply: Any) -> Response:
     if isinstance(reply, Fault):
         error = {"message": reply.message, "type": "error", "param": None, "code": reply.code}
         return JSONResponse({"error": error}, reply.status, reply.headers)
-    if isinstance(reply, Reset):
+    if isinstance(reply, Raw):
+        return Response(reply.data, reply.status, media_type=reply.media_type)
+    if isinstance(reply, Reset | Hang | Drip):
 
         async def torn() -> AsyncIterator[bytes]:
             yield b'{"id": '
+            if isinstance(reply, Hang):
+                await asyncio.Event().wait()  # until the client has gone
+            while isinstance(reply, Drip):
+                await asyncio.sleep(reply.seconds)
+                yield b" "
 
         return StreamingResponse(torn(), headers={"content-length": "1000"}, media_type="application/json")
     if isinstance(reply, bytes):

@@ -124,12 +124,11 @@ def test_the_key_is_what_determines_a_reply_and_nothing_else(script, tmp_path):
 
 def test_images_are_known_by_their_pixels(tmp_path):
     store = Store(tmp_path)
-    cache = store.cache(SLUG, model="m")
 
     def key(data: bytes) -> str:
         url = "data:image/png;base64," + base64.b64encode(data).decode()
-        return cache._key(json.dumps([{"kwargs": {"type": "human", "content": [
-            {"type": "image_url", "image_url": {"url": url}}]}}]))  # fmt: skip
+        question = HumanMessage([{"type": "image_url", "image_url": {"url": url}}])
+        return store.cache(SLUG, [question], model="m", max_tokens=9).key
 
     assert key(png()) == key(png(comment="packed otherwise")) != key(png("blue"))
     assert key(png(size=(2, 8))) != key(png(size=(8, 2)))
@@ -315,7 +314,7 @@ def test_the_key_is_in_no_file_and_in_no_message(script, tmp_path, capfd):
 
         asyncio.run(both())
         with pytest.raises(LTGCError, match=r"key \*\*\* is odd") as error:
-            llm.raise_if_all_failed(2, 2, "reply")
+            llm.check_failures({"a": "http_500"}, 2, "reply")
     assert KEY not in str(error.value)
     assert all(KEY.encode() not in data for data in contents(tmp_path).values())
     assert KEY not in "".join(capfd.readouterr())
@@ -342,7 +341,8 @@ def test_an_image_is_stored_as_it_came_and_drawn_once(script, tmp_path):
 
 def test_gpt_image_is_not_sent_what_it_refuses_and_the_seed_still_tells_drawings_apart(script, tmp_path):
     script.image = lambda request: png()
-    draw(t2i_section(script, model="gpt-image-1", send_seed=False), tmp_path, ("a rose", 7), ("a rose", 8))
+    section = t2i_section(script, model="gpt-image-1", send_seed=False, response_format=None)
+    draw(section, tmp_path, ("a rose", 7), ("a rose", 8))
     assert script.calls == 2
     assert all(not {"seed", "response_format"} & set(request) for request in script.requests)
 
@@ -420,6 +420,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for name in ("llm", "vision", "t2i"):
         section[name] |= {"base_url": script.base_url, "api_key_env": "TEST_KEY", "retries": 0, "timeout": 5}
     section["data"] |= {"source": "folder", "root": str(tmp_path / "photos")}
+    section["llm"]["max_failed_fraction"] = 0.5
     section["extend"] |= {"target": 5, "repetition_check": False}
     write_params(section)
     classes, images = [], []
@@ -469,7 +470,7 @@ def test_only_tail_classes_are_described_and_extended_and_each_class_gets_a_temp
     assert (rose["template"], rose["source"]) == ("A photo of the class rose with petals.", "llm")
     assert (tulip["template"], tulip["source"]) == ("A photo of the class <tulip>/.", "class_name")
     assert tulip["reason"] == "not_in_template"
-    assert "<tulip>/: its name stands in" in capfd.readouterr().err
+    assert "its name stands in (not_in_template: <tulip>/)" in capfd.readouterr().err
     counts = artifacts.read_json(artifacts.CALLS / "templates.json")
     assert counts == {
         "calls": 4, "prompt_tokens": 40, "completion_tokens": 12, "rejected_replies": 3,
@@ -523,7 +524,7 @@ def test_without_a_tail_nothing_is_asked_and_empty_artifacts_are_written(script,
 
 def test_a_stage_fails_when_every_request_failed_and_says_what_the_server_said(script, world):
     script.chat = lambda request: Fault(400, message="temperature does not support 0.2")
-    with pytest.raises(LTGCError, match=r"no usable description in 2 tries; it said: .*does not support 0\.2"):
+    with pytest.raises(LTGCError, match=r"set vision.temperature: null; it said: .*does not support 0\.2"):
         describe.main()
     assert not artifacts.EXISTING.exists()
 
@@ -573,10 +574,16 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     assert sorted(contents(artifacts.ACCEPTED)) == ["0001-tulip/0000-0.png", "0001-tulip/0003-0.png"]
     assert not contents(artifacts.REJECTED)
 
+    section["filter"]["threshold"] = 2.0
+    section["llm"]["model"] = "another"
+    write_params(section)
+    script.chat = lambda request: Fault(500)
+    with pytest.raises(LTGCError, match=r"2 of 2 got no usable refinement \(refinement: http_500: 0001-tulip/"):
+        generate.main()
     script.image = lambda request: Fault(500, message="no paint left")
     section["t2i"]["model"] = "another"
     write_params(section)
-    with pytest.raises(LTGCError, match=r"t2i: .* no usable image in 2 tries; it said: .*no paint left"):
+    with pytest.raises(LTGCError, match=r"2 of 2 got no usable image \(http_500: .*it said: .*no paint left"):
         generate.main()
     assert len(contents(artifacts.ACCEPTED)) == 2  # what was there stays until a run succeeds
 

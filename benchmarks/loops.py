@@ -1,0 +1,264 @@
+"""How fast and how lean the loops are: what the clients add to the time that a server takes anyway.
+
+    python benchmarks/loops.py                 # both parts, about 4 minutes
+    python benchmarks/loops.py latency         # 2,000 calls, 64 in flight, against a server that waits 1 s
+    python benchmarks/loops.py scale           # 8,142 classes x 20 descriptions against an instant server
+
+The server is a process of its own on this machine, so on few cores it takes part of what it measures.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import openai  # noqa: E402
+from langchain_core.messages import HumanMessage  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from graphs import reflect  # noqa: E402
+from graphs.state import ReflectContext, ReflectState  # noqa: E402
+from ltgc import artifacts, params, server  # noqa: E402
+from ltgc.artifacts import ClassRecord  # noqa: E402
+from ltgc.llm import Chat  # noqa: E402
+from ltgc.store import Store  # noqa: E402
+
+CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
+ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
+CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+console = Console(width=115)
+
+
+# --- the server ---
+
+
+async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency: float) -> None:
+    """HTTP by hand: a framework would take more of the two cores than the clients that are measured."""
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+            question = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
+            await asyncio.sleep(latency)
+            body = json.dumps(reply(question)).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+                % (len(body), body)
+            )
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+def reply(question: str) -> dict[str, Any]:
+    """20 descriptions of the class, or the list that was sent with a repetition check."""
+    name = question.partition('"')[2].partition('"')[0]
+    if "exclude the repetitive" in question:
+        text = question.partition(":\n")[2].partition("\n\n")[0]
+    else:
+        entry = (
+            "{}. A photo of the class {}, {{with {} petals, long narrow leaves, a hairy stem}}{{in meadow {}}}."
+        )
+        lines = (entry.format(i, name, 7 * i, 3 * i) for i in range(1, DESCRIPTIONS + 1))
+        text = "\n".join(lines)
+    message = {"role": "assistant", "content": text, "refusal": None}
+    usage = {"prompt_tokens": len(question) // 4, "completion_tokens": len(text) // 4}
+    usage["total_tokens"] = sum(usage.values())
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+async def serve(latency: float) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await respond(reader, writer, latency)
+
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0, limit=2**22, backlog=1024)
+    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+    await asyncio.to_thread(sys.stdin.read)  # ends with the process that started it
+    os._exit(0)
+
+
+@contextmanager
+def running_server(latency: float) -> Iterator[str]:
+    command = [sys.executable, __file__, "serve", str(latency)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+
+
+def section(base_url: str, concurrency: int) -> params.Chat:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())["llm"]
+    return params.Chat.model_validate(values | {"base_url": base_url, "concurrency": concurrency})
+
+
+# --- 2,000 calls of a second each ---
+
+
+async def plain(base_url: str, folder: Path, calls: int) -> None:
+    """Our client with its store, one question a class."""
+    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+        async with Chat(llm, store) as chat:
+            await asyncio.gather(
+                *(chat.of(f"{i:04d}").ask([HumanMessage(f'Describe the class "c{i}".')]) for i in range(calls))
+            )
+
+
+async def graphs(base_url: str, folder: Path, calls: int) -> None:
+    """The reflect graph as `extend` runs it: a question and a repetition check a class, replies stored."""
+    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+        async with Chat(llm, store) as chat:
+
+            async def one(i: int) -> None:
+                start = ReflectState(class_name=f"c{i}", images=0, existing=[], counts=Counter())
+                context = ReflectContext(chat.of(f"{i:04d}"), DESCRIPTIONS, 12, 3, True, 6000)
+                end = await reflect.graph.ainvoke(start, context=context)
+                assert end["counts"]["calls"] == 2
+
+            await asyncio.gather(*(one(i) for i in range(calls // 2)))
+
+
+async def bare(base_url: str, folder: Path, calls: int) -> None:
+    """asyncio and the openai client: what one would write by hand, and nothing kept."""
+    slots = asyncio.Semaphore(IN_FLIGHT)
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="none", timeout=60) as client:
+
+        async def one(i: int) -> None:
+            async with slots:
+                await client.chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": f'Describe the class "c{i}".'}]
+                )
+
+        await asyncio.gather(*(one(i) for i in range(calls)))
+
+
+async def one_at_a_time(base_url: str, folder: Path, calls: int) -> None:
+    """As the authors' scripts ask."""
+    with openai.OpenAI(base_url=base_url, api_key="none", timeout=60) as client:
+        for i in range(calls):
+            client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": f'Describe the class "c{i}".'}]
+            )
+
+
+Way = Callable[[str, Path, int], Awaitable[None]]
+WAYS: list[tuple[str, Way, int, float | None]] = [  # name, function, calls, goal for wall time / ideal
+    ("Chat client, replies stored", plain, CALLS, 1.10),
+    ("reflect graph, replies stored", graphs, CALLS, 1.25),
+    ("bare asyncio + openai, nothing stored", bare, CALLS, None),
+    ("one at a time, as the authors' scripts", one_at_a_time, ONE_AT_A_TIME, None),
+]
+
+
+def latency() -> None:
+    ideal = CALLS * LATENCY / IN_FLIGHT
+    table = Table(title=f"{CALLS:,} calls of {LATENCY:g} s, {IN_FLIGHT} in flight: ideally {ideal:.1f} s")
+    for heading in ("", "wall s", "÷ ideal", "goal", "client CPU ms a call"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    with running_server(LATENCY) as base_url:
+        for name, way, calls, goal in WAYS:
+            with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # a real disk, not a tmpfs
+                asyncio.run(way(base_url, Path(folder) / "warm", 2))  # imports and pools
+                wall, cpu = time.monotonic(), time.process_time()
+                asyncio.run(way(base_url, Path(folder) / "store", calls))
+                wall, cpu = (time.monotonic() - wall) * CALLS / calls, time.process_time() - cpu
+            note = f" (of {calls} calls)" if calls != CALLS else ""
+            table.add_row(
+                name + note, f"{wall:,.1f}", f"{wall / ideal:.2f}", f"{goal:.2f}" if goal else "",
+                f"{cpu / calls * 1000:.1f}",
+            )  # fmt: skip
+    console.print(table)
+
+
+# --- iNaturalist 2018 ---
+
+
+def extend(base_url: str, classes: int) -> None:
+    """Stage extend in this process; prints seconds, CPU seconds and the peak of memory as JSON."""
+    from stages import extend as stage
+
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        os.chdir(folder)
+        values = yaml.safe_load((ROOT / "params.yaml").read_text())
+        values["llm"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
+        values["extend"] |= {"target": DESCRIPTIONS + 1}
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        records = [
+            ClassRecord(label=i, name=f"c{i}", slug=artifacts.slug(i, f"c{i}"), train=1, val=0, test=1, shot="few")
+            for i in range(classes)
+        ]
+        artifacts.write_records_csv(artifacts.CLASSES, records, ClassRecord)
+        artifacts.write_jsonl(artifacts.EXISTING, [])
+        wall, cpu = time.monotonic(), time.process_time()
+        stage.main()
+        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+        kept = sum(1 for _ in artifacts.EXTENDED.open())
+        os.chdir(ROOT)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
+    print(json.dumps({"classes": classes, "kept": kept, "wall": wall, "cpu": cpu, "peak": peak}))
+
+
+def scale() -> None:
+    table = Table(title=f"Stage extend, {DESCRIPTIONS} descriptions a class, instant server")
+    for heading in ("classes", "descriptions", "wall s", "wall ms a class", "CPU ms a class", "peak RSS GB"):
+        table.add_column(heading, justify="right")
+    runs = []
+    with running_server(0) as base_url:
+        for classes in (FEW_CLASSES, CLASSES):
+            command = [sys.executable, __file__, "extend", base_url, str(classes)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            run = json.loads(done.stdout)
+            runs.append(run)
+            table.add_row(
+                f"{classes:,}", f"{run['kept']:,}", f"{run['wall']:.1f}", f"{run['wall'] / classes * 1000:.1f}",
+                f"{run['cpu'] / classes * 1000:.1f}", f"{run['peak']:.2f}",
+            )  # fmt: skip
+    few, many = (run["wall"] / run["classes"] for run in runs)
+    table.caption = f"wall a class, {CLASSES:,} against {FEW_CLASSES} classes: {many / few:.2f} (goal 1.10)"
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How fast and how lean the loops are")
+    parser.add_argument("what", nargs="?", choices=["latency", "scale", "serve", "extend"])
+    parser.add_argument("arguments", nargs="*")
+    args = parser.parse_args()
+    if args.what == "serve":
+        asyncio.run(serve(float(args.arguments[0])))
+    elif args.what == "extend":
+        extend(args.arguments[0], int(args.arguments[1]))
+    else:
+        for part in (latency, scale):
+            if args.what in (None, part.__name__):
+                part()
+        console.print(f"{os.cpu_count()} cores, load average at the end {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
