@@ -17,7 +17,7 @@ test: .venv/installed
 check: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) mypy ltgc graphs stages embedded
+	$(RUN) mypy ltgc graphs stages embedded benchmarks
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

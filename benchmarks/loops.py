@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ async def one_at_a_time(base_url: str, folder: Path, calls: int) -> None:
             )
 
 
-Way = Callable[[str, Path, int], Awaitable[None]]
+Way = Callable[[str, Path, int], Coroutine[Any, Any, None]]
 WAYS: list[tuple[str, Way, int, float | None]] = [  # name, function, calls, goal for wall time / ideal
     ("Chat client, replies stored", plain, CALLS, 1.10),
     ("reflect graph, replies stored", graphs, CALLS, 1.25),

@@ -18,6 +18,9 @@ WANTED = 20  # descriptions asked for at once: longer lists end in truncated rep
 # A reply's entry is one of the list's if so much of their words agree. Models mend commas and articles, and they
 # renumber what remains from 1, so the words decide and the numbers do not.
 SAME = 0.9
+# The list of one repetition check comes back in one reply. A token is about 4 characters of English; a quarter
+# is left for numbers and for words around the list.
+CHARACTERS_A_TOKEN = 3
 # A repetition check that leaves fewer than this part of the list was misunderstood (only the repeats listed, a
 # summary, an example): it is not obeyed.
 LEAST_KEPT = 0.2

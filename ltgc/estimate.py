@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from graphs import prompts
-from graphs.reflect import WANTED
+from graphs import prompts, reflect
 from ltgc import artifacts, params, stage
 from ltgc.artifacts import ClassRecord
 from ltgc.budget import Budget, Cost, priced, stored
 from ltgc.params import Params
-from stages.extend import CHARACTERS_A_TOKEN as CHECKED_CHARACTERS_A_TOKEN
 
 CHARACTERS_A_TOKEN = 4  # of English, with the tokenisers of today's models
 # A description in Template 1: "A photo of the class [y], {...}{...}.": 100 to 130 characters with most models.
@@ -78,7 +76,7 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
     for _ in range(settings.extend.max_rounds):
         if new >= missing:
             break
-        wanted = min(WANTED, round(missing - new))
+        wanted = min(reflect.WANTED, round(missing - new))
         listed = ["d" * length] * round(c.train + new)
         asked += _asked(1, _tokens(_length(prompts.extend(c.name, listed, wanted, 0))), _tokens(wanted * length))
         # The last few are rarely short of: what is left is asked for once more, and has arrived.
@@ -86,7 +84,7 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
     new = min(new, missing)
     if not settings.extend.repetition_check or new <= 1:
         return asked, new
-    checks = math.ceil(new * length / (CHECKED_CHARACTERS_A_TOKEN * settings.llm.max_tokens))
+    checks = math.ceil(new * length / (reflect.CHARACTERS_A_TOKEN * settings.llm.max_tokens))
     overhead = _tokens(_length(prompts.repetition_check(c.name, [])))
     check = _asked(checks, overhead + _tokens(new * length) / checks, KEPT * _tokens(new * length) / checks)
     return asked + check, new * KEPT

@@ -15,10 +15,6 @@ from ltgc.llm import Chat
 from ltgc.params import Params
 from ltgc.store import Store
 
-# The list of one repetition check comes back in one reply. A token is about 4 characters of English; a quarter
-# is left for numbers and for words around the list.
-CHARACTERS_A_TOKEN = 3
-
 
 def main() -> None:
     settings = params.load("llm", "extend")
@@ -64,7 +60,7 @@ async def extend_all(
                     max_rounds=bounds.max_rounds,
                     max_stalled=bounds.max_stalled,
                     repetition_check=bounds.repetition_check,
-                    check_characters=CHARACTERS_A_TOKEN * settings.llm.max_tokens,
+                    check_characters=reflect.CHARACTERS_A_TOKEN * settings.llm.max_tokens,
                 )
                 return await reflect.graph.ainvoke(start, context=context)
 
