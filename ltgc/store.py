@@ -215,7 +215,7 @@ class ChatCache(BaseCache):
         await asyncio.to_thread(self.update, prompt, llm_string, return_val)
 
     def clear(self, **kwargs: Any) -> None:
-        raise NotImplementedError("paid replies are not cleared; delete the folder by hand")
+        raise LTGCError(f"{self.store.folder}: paid replies are not cleared; delete the folder by hand")
 
 
 def _usage(prompt_tokens: int, completion_tokens: int) -> UsageMetadata:

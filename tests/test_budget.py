@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from langchain_core.messages import HumanMessage
-from openai_server import Script, chat_body, openai_server
+from openai_server import Script, chat_body
 from test_clients import KEY, SLUG, chat_section, png, t2i_section
 
 from ltgc import artifacts, budget, params, server
@@ -19,12 +19,6 @@ from ltgc.t2i import OpenAIPainter
 MESSAGE = budget.MESSAGE_TOKENS
 PRICES = {"m": params.Price(input=1e6, output=1e6, image=5, image_tokens=100)}  # a dollar a token
 REPLY = 13.0  # USD: the test server's replies are 10 tokens and 3
-
-
-@pytest.fixture(scope="module")
-def running_server():
-    with openai_server() as script:
-        yield script
 
 
 @pytest.fixture

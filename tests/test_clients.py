@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from langchain_core.messages import HumanMessage
-from openai_server import Body, Fault, Reset, Script, chat_body, openai_server, said
+from openai_server import Body, Fault, Reset, Script, chat_body, said
 from PIL import Image, PngImagePlugin
 from tiny import save_clip
 
@@ -28,12 +28,6 @@ from stages import describe, extend, generate, templates
 ROOT = Path(__file__).parents[1]
 KEY = "sk-very-secret-0123456789"
 SLUG = "0000-rose"
-
-
-@pytest.fixture(scope="module")
-def running_server():
-    with openai_server() as script:
-        yield script
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import anyio
 import pytest
 import yaml
 from langchain_core.messages import HumanMessage
-from openai_server import Body, Drip, Fault, Hang, Raw, Reset, Script, chat_body, openai_server, said, stream
+from openai_server import Body, Drip, Fault, Hang, Raw, Reset, Script, chat_body, said, stream
 from PIL import Image
 
 from ltgc import artifacts, limits, params, server
@@ -109,12 +109,6 @@ def table(heading: str) -> list[tuple[str, str, str, str]]:
 
 
 CHATS, IMAGES = table("Chats"), table("Images")
-
-
-@pytest.fixture(scope="module")
-def running_server():
-    with openai_server() as script:
-        yield script
 
 
 @pytest.fixture
