@@ -1,6 +1,6 @@
 """Mixing two batches: images and one-hot labels with the same λ, one λ a sample (§3.2, Eq. 3 and 4).
 
-BalanceMix and Mixup mix in the same way; they differ in where x_i and x_j are drawn from (ltgc.train.METHODS).
+BalanceMix and Mixup mix in the same way; they differ in where x_i and x_j are drawn from (ltgc.methods.METHODS).
 """
 
 import torch

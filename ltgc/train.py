@@ -1,113 +1,24 @@
-"""Training: which images each method draws and mixes, and the one loop that fine-tunes them all (§3.2, §4.1)."""
+"""Training: the one loop that fine-tunes every method (§3.2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from ltgc import mixing, pixels, samplers
 from ltgc.classifier import Classifier
 from ltgc.errors import LTGCError
-from ltgc.params import Method, Train
-from ltgc.pixels import Pixels
+from ltgc.params import Train
+from ltgc.plan import Plan, TrainingSet, batch
 from ltgc.stage import console
 
 CURVE_POINTS = 30  # rows of a training curve
 VALIDATIONS = 3  # of them with validation accuracy, the last step included
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One side of a batch: which images, and how they are drawn."""
-
-    data: Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
-    sampling: Callable[[Tensor, int], Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method draws x_i and, if it mixes, x_j."""
-
-    i: Draw
-    j: Draw | None = None  # None: no mixing
-    needs_generated: bool = False  # without D_g it would be another method
-
-
-# Table 4 and the CLIP rows of Tables 1 and 2. None: nothing is trained.
-METHODS: dict[Method, Recipe | None] = {
-    "clip_zero_shot": None,
-    "clip_finetune": Recipe(Draw("original", samplers.uniform)),
-    "no_balancemix": Recipe(Draw("both", samplers.uniform), needs_generated=True),
-    "balanced_sample": Recipe(Draw("both", samplers.class_balanced)),
-    "mixup": Recipe(Draw("both", samplers.uniform), Draw("both", samplers.uniform)),
-    "balancemix": Recipe(
-        Draw("original", samplers.class_balanced), Draw("generated", samplers.uniform), needs_generated=True
-    ),
-}
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """D_o and D_g in one: the first `original` images are D_o, the rest D_g."""
-
-    pixels: Pixels  # N images
-    labels: Tensor  # (N,) int64 on the CPU
-    original: int
-
-    def part(self, data: Literal["original", "generated", "both"]) -> slice:
-        cut, end = self.original, len(self.labels)
-        return {"original": slice(0, cut), "generated": slice(cut, end), "both": slice(0, end)}[data]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What every step of a run draws: indices into the training set, and λ. All (steps, B)."""
-
-    i: Tensor
-    j: Tensor | None = None
-    lam: Tensor | None = None
-
-    def to(self, device: torch.device) -> Plan:
-        j, lam = (None if t is None else t.to(device) for t in (self.j, self.lam))
-        return Plan(self.i.to(device), j, lam)
-
-    @property
-    def images_seen(self) -> int:
-        return self.i.numel() * (1 if self.j is None else 2)
-
-
-def make_plan(recipe: Recipe, data: TrainingSet, settings: Train) -> Plan:
-    """Draw a whole run ahead, on the CPU, from torch's global generator: 8 bytes an image seen."""
-    shape = (settings.steps, settings.batch_size)
-
-    def indices(draw: Draw) -> Tensor:
-        part = data.part(draw.data)
-        return part.start + draw.sampling(data.labels[part], math.prod(shape)).view(shape)
-
-    i = indices(recipe.i)
-    if recipe.j is None:
-        return Plan(i)
-    return Plan(i, indices(recipe.j), mixing.draw_lambda(settings.beta, shape))
-
-
-def batch(plan: Plan, step: int, images: Pixels, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """What the network sees at `step` (from 0): pixels (B, 3, H, W) in [0, 255] and targets.
-
-    Targets are labels (B,), or soft targets (B, classes) where the plan mixes (Eq. 3, 4).
-    """
-    i = plan.i[step]
-    if plan.j is None or plan.lam is None:
-        return pixels.augment(images[i]), labels[i]
-    j, lam = plan.j[step], plan.lam[step]
-    x_i, x_j = pixels.augment(images[torch.cat([i, j])]).chunk(2)
-    return mixing.mix(x_i, x_j, lam), mixing.mix_labels(labels[i], labels[j], lam, classes)
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -151,7 +62,8 @@ def train(
     steps = range(1, settings.steps + 1)
     bar = track(steps, "training", console=console, transient=True, disable=not console.is_terminal)
     for step in bar:
-        images, targets = batch(plan, step - 1, data.pixels, labels, len(classifier.head))
+        images = data.pixels[plan.indices(step - 1)]
+        images, targets = batch(plan, step - 1, images, labels, len(classifier.head))
         loss = F.cross_entropy(classifier(images), targets)
         optimizer.zero_grad()
         loss.backward()

@@ -8,7 +8,7 @@ import torch
 from ltgc import artifacts, classifier, clip, data, metrics, params, pixels, stage
 from ltgc.artifacts import ClassAccuracy, ClassRecord, ImageRecord, Prediction, Run, RunMetrics
 from ltgc.errors import LTGCError
-from ltgc.train import METHODS
+from ltgc.methods import METHODS
 
 
 def main(method: str = "") -> None:

@@ -13,7 +13,9 @@ from ltgc import artifacts, clip, data, params, pixels, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ImageRecord, Run
 from ltgc.classifier import Classifier, accuracy, class_texts
 from ltgc.errors import LTGCError
-from ltgc.train import METHODS, TrainingSet, make_plan, train
+from ltgc.methods import METHODS
+from ltgc.plan import TrainingSet, make_plan
+from ltgc.train import train
 
 CURVE = ["step", "loss", "lr", "val_accuracy"]
 

@@ -16,7 +16,9 @@ from ltgc import artifacts, classifier, lora, params, pixels
 from ltgc.classifier import Classifier
 from ltgc.clip import Clip
 from ltgc.errors import LTGCError
-from ltgc.train import METHODS, Plan, TrainingSet, batch, learning_rate, make_plan, train
+from ltgc.methods import METHODS
+from ltgc.plan import Plan, TrainingSet, batch, make_plan
+from ltgc.train import learning_rate, train
 from stages.train import main as train_stage
 
 # By method: where x_i comes from, whether its classes are balanced, and where x_j comes from (DESIGN §8).
@@ -115,7 +117,7 @@ def test_a_mixed_batch_holds_each_pairs_pixels_and_labels_in_the_shares_of_its_l
     data = training_set(images)
     plan = make_plan(recipe, data, settings(steps=2, batch_size=50))
     assert plan.j is not None and plan.lam is not None
-    mixed, targets = batch(plan, 1, images, LABELS, classes=3)
+    mixed, targets = batch(plan, 1, images[plan.indices(1)], LABELS, classes=3)
     i, j, lam = plan.i[1], plan.j[1], plan.lam[1]
     torch.testing.assert_close(mixed[:, 1, 3, 5], lam * i + (1 - lam) * j)
     one_hot = torch.eye(3)
@@ -127,7 +129,7 @@ def test_a_mixed_batch_holds_each_pairs_pixels_and_labels_in_the_shares_of_its_l
 
 def test_without_mixing_a_batch_holds_the_drawn_images_and_their_labels() -> None:
     images = torch.arange(150, dtype=torch.uint8).view(150, 1, 1, 1).expand(150, 3, 16, 16)
-    drawn, targets = batch(Plan(torch.tensor([[7, 120]])), 0, images, LABELS, classes=3)
+    drawn, targets = batch(Plan(torch.tensor([[7, 120]])), 0, images[[7, 120]], LABELS, classes=3)
     torch.testing.assert_close(drawn[:, 0, 0, 0], torch.tensor([7.0, 120.0]))
     assert targets.tolist() == [0, 2]
 
