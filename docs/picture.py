@@ -52,7 +52,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root")
+    settings = params.load("data.source", "data.root", "data.images")
     root = data.image_root(settings.data)
     attempts = {a.id: a for a in artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)}
     mended = [a for a in attempts.values() if a.verdict == "accepted" and a.refines]

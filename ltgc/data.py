@@ -62,8 +62,8 @@ class Dataset:
 
 
 def image_root(data: params.Data) -> Path:
-    """The folder that ImageRecord.path is relative to. Needs data.source and data.root only."""
-    return artifacts.DRAWN_IMAGES if data.source in DRAWN else data.root
+    """The folder that ImageRecord.path is relative to. Needs data.source, data.root and data.images only."""
+    return artifacts.DRAWN_IMAGES if data.source in DRAWN else data.images or data.root
 
 
 def prepare(data: params.Data, drawn: Path = artifacts.DRAWN_IMAGES) -> Dataset:

@@ -28,13 +28,37 @@ class LongTail(Section):
     ratio: float = Field(ge=1)
 
 
+class Files(Section):
+    """Of the sources list and inaturalist, below data.root."""
+
+    train: str | None
+    val: str | None
+    test: str | None
+
+
+class Table(Section):
+    """Of the source csv: its file below data.root and the names of its columns."""
+
+    file: str
+    image: str
+    class_name: str
+    split: str | None
+
+
 class Data(Section):
-    source: Literal["wildflowers", "folder"]
+    source: Literal["wildflowers", "folder", "list", "inaturalist", "csv", "cifar10", "cifar100"]
     root: Path
+    images: Path | None
+    files: Files
+    class_names: str | None
+    table: Table
     seed: int
     val_fraction: Fraction
     test_fraction: Fraction
     on_bad_image: Literal["error", "skip"]
+    verify: bool
+    max_pixels: int = Field(gt=0, le=100_000_000)  # ltgc.images.MAX_PIXELS: no stage reads a larger one
+    near_duplicates: Annotated[int, Field(ge=0, le=16)] | None
     long_tail: LongTail
 
     @model_validator(mode="after")

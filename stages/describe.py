@@ -21,7 +21,7 @@ MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "vision", "describe", "extend.target")
+    settings = params.load("data.source", "data.root", "data.images", "vision", "describe", "extend.target")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
     slugs = {c.label: c.slug for c in classes if c.train < settings.extend.target}  # of the tail classes

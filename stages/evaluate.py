@@ -14,7 +14,7 @@ from ltgc.methods import METHODS
 def main(method: str = "") -> None:
     if method not in METHODS:
         raise LTGCError(f"usage: python -m stages.evaluate METHOD, METHOD one of {', '.join(METHODS)}")
-    section = params.load("data.source", "data.root", "clip", "evaluate", "seeds")
+    section = params.load("data.source", "data.root", "data.images", "clip", "evaluate", "seeds")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     test = [image for image in artifacts.read_csv(artifacts.MANIFEST, ImageRecord) if image.split == "test"]
     runs = {

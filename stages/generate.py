@@ -20,7 +20,7 @@ from ltgc.t2i import OpenAIPainter
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "llm", "t2i", "clip", "filter")
+    settings = params.load("data.source", "data.root", "data.images", "llm", "t2i", "clip", "filter")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
     descriptions = [description for description in extended if description.kept]

@@ -25,7 +25,7 @@ def main(method: str = "", seed: str = "") -> None:
         raise LTGCError(
             f"usage: python -m stages.train METHOD SEED, METHOD one of {', '.join(METHODS)}, SEED 0, 1, ..."
         )
-    section = params.load("data.source", "data.root", "clip", "train")
+    section = params.load("data.source", "data.root", "data.images", "clip", "train")
     folder = artifacts.MODELS / method / seed
     part = folder.with_name(f".{seed}.part")  # becomes `folder` when it is whole
     shutil.rmtree(part, ignore_errors=True)

@@ -27,6 +27,13 @@ def section(root: Path, **changes: object) -> params.Data:
     values: dict[str, object] = {
         "source": "folder",
         "root": root,
+        "images": None,
+        "files": {"train": None, "val": None, "test": None},
+        "class_names": None,
+        "table": {"file": "images.csv", "image": "image", "class_name": "class", "split": "split"},
+        "verify": True,
+        "max_pixels": images.MAX_PIXELS,
+        "near_duplicates": None,
         "seed": 0,
         "val_fraction": 0.1,
         "test_fraction": 0.2,
