@@ -103,6 +103,7 @@ class Extend(Section):
     max_rounds: Positive
     max_stalled: Positive
     repetition_check: bool
+    source: Literal["llm", "class_name"]
 
 
 class Templates(Section):
@@ -110,11 +111,59 @@ class Templates(Section):
     tries: Positive
 
 
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class DiffusersLora(Section):
+    path: Path
+    scale: float = 1.0
+    revision: Sha256 | None = None
+
+
+class Diffusers(Section):
+    """A text-to-image pipeline on this machine."""
+
+    revision: Commit | Sha256 | None = None
+    variant: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    steps: Positive | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    negative_prompt: str | None = None
+    scheduler: str | None = None
+    lora: DiffusersLora | None = None
+    batch_size: Positive = 8
+    wait: Annotated[float, Field(ge=0)] = 0.005
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    @model_validator(mode="after")
+    def _negative_prompt_is_read(self) -> "Diffusers":
+        if self.negative_prompt and self.guidance is not None and self.guidance <= 1:
+            raise ValueError("negative_prompt has no effect with guidance <= 1; set it to null or raise guidance")
+        return self
+
+
+LOCAL = "diffusers:"  # before the model's name, where it draws on this machine and so costs nothing unless priced
+
+
 class T2I(Server):
-    backend: Literal["openai"]
+    """An images API, or, with the backend diffusers, a pipeline on this machine."""
+
+    backend: Literal["openai", "diffusers"]
     size: str = Field(pattern=r"^(\d+x\d+|auto)$")
     send_seed: bool
     response_format: Literal["b64_json"] | None = "b64_json"
+    quality: str | None = None
+    style: str | None = None
+    diffusers: Diffusers = Diffusers()
+
+    @property
+    def billed_as(self) -> str:
+        """The model's name in stores and among the prices."""
+        return LOCAL + self.model if self.backend == "diffusers" else self.model
 
 
 class Clip(Section):
@@ -127,6 +176,7 @@ class Filter(Section):
     threshold: float
     offset: float
     max_refinements: Count
+    text: Literal["templates", "class_names"]
 
     @model_validator(mode="after")
     def _threshold_in_range(self) -> "Filter":
@@ -159,6 +209,15 @@ class Train(Section):
 class Evaluate(Section):
     batch_size: Positive
     device: Literal["auto", "cpu", "cuda"]
+
+
+class Ask(Section):
+    max_images: Count
+    seed: int
+
+
+class Compare(Section):
+    published: Literal["imagenet_lt", "places_lt", "inat2018"] | None
 
 
 Method = Literal["clip_zero_shot", "clip_finetune", "no_balancemix", "balanced_sample", "mixup", "balancemix"]
@@ -201,6 +260,8 @@ class Params(Section):
     filter: Filter
     train: Train
     evaluate: Evaluate
+    ask: Ask
+    compare: Compare
     methods: list[Method] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     budget: Budget
