@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from ltgc import artifacts, data, params
+from ltgc import artifacts, data, images, params
 from ltgc.artifacts import Attempt, ClassTemplate, ExistingDescription, ExtendedDescription, ImageRecord
 
 OUT = Path("docs/pipeline.png")
@@ -36,8 +36,7 @@ def box(axes: Axes, x: float, title: str, stage: str, width: float = 1.9) -> Non
 
 
 def picture(axes: Axes, path: Path, x: float, y: float, size: float, edge: str = "#9aa5b1") -> None:
-    with Image.open(path) as image:
-        axes.imshow(image.convert("RGB"), extent=(x, x + size, y, y + size), interpolation="nearest", zorder=3)
+    axes.imshow(images.load(path), extent=(x, x + size, y, y + size), interpolation="nearest", zorder=3)
     axes.add_patch(plt.Rectangle((x, y), size, size, fill=False, ec=edge, lw=2, zorder=4))
 
 
@@ -108,7 +107,7 @@ def main() -> None:
     box(axes, xs[4], "CLIP + LoRA on mixed pairs", "train, evaluate, compare", width=2.5)
     mixing = "BalanceMix: a photo, every class as often, and a drawing are mixed, and so are their labels."
     words(axes, xs[4] + 0.1, 2.68, mixing, 38)
-    photo, drawing = Image.open(photos[0]).convert("RGB"), Image.open(accepted[0].image or "").convert("RGB")
+    photo, drawing = images.load(photos[0]), images.load(accepted[0].image or "")
     picture(axes, photos[0], xs[4] + 0.12, 1.2, 0.66)
     picture(axes, Path(accepted[0].image or ""), xs[4] + 0.92, 1.2, 0.66)
     axes.imshow(

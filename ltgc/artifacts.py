@@ -130,7 +130,7 @@ class Attempt(Record):
     round: int  # 0 the first drawing, r after r refinements
     prompt: str  # what was drawn
     seed: int
-    image: str | None  # path relative to the repository root, in generated/accepted or generated/rejected
+    image: str | None  # what ltgc.images reads: "generated/accepted/0012-aquilegia-pubescens.tar/0007-1.png"
     score: float | None  # S, as the scorer defines it, rounded to 6 decimals
     threshold: float | None  # what the score was held against (per class for the percentile scorer)
     verdict: Verdict

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ltgc import shards
+
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
 
 # Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
@@ -45,6 +47,17 @@ def decode(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def load(path: Path) -> Image.Image:
-    """`decode` of a file. Raises BadImage, FileNotFoundError."""
-    return decode(path.read_bytes())
+def read(reference: str | Path) -> bytes:
+    """The bytes of a file, or of a member of a shard: generated/accepted/0012-aquilegia.tar/0007-1.png.
+
+    Raises FileNotFoundError, and LTGCError where the shard is no whole tar.
+    """
+    path = Path(reference)
+    if path.parent.suffix == ".tar" and path.parent.is_file():
+        return shards.read(path.parent, path.name)
+    return path.read_bytes()
+
+
+def load(reference: str | Path) -> Image.Image:
+    """`decode` of what `read` reads. Raises BadImage, FileNotFoundError, LTGCError."""
+    return decode(read(reference))

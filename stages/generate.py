@@ -6,11 +6,13 @@ python -m stages.generate
 import asyncio
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 from graphs import refine
 from graphs.state import RefineContext, RefineState, Shot
-from ltgc import artifacts, budget, clip, data, params, progress, server, stage
+from ltgc import artifacts, budget, clip, data, params, progress, server, shards, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
 from ltgc.filter import Filter
 from ltgc.llm import Chat
@@ -25,7 +27,7 @@ def main() -> None:
     extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
     descriptions = [description for description in extended if description.kept]
 
-    # Images are written beside their places as they come, and moved there together at the end.
+    # Images are written beside their places as they come, packed into shards, and moved there at the end.
     parts = {place: place.with_name(f".{place.name}.part") for place in (artifacts.ACCEPTED, artifacts.REJECTED)}
     for part in parts.values():
         shutil.rmtree(part, ignore_errors=True)
@@ -35,15 +37,16 @@ def main() -> None:
             drawn = (
                 asyncio.run(generate_all(settings, classes, descriptions, parts, store)) if descriptions else []
             )
+        attempts = [attempt for chain, _ in drawn for attempt in chain]
+        attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
         for place, part in parts.items():
+            pack([a for a in attempts if a.image and place in Path(a.image).parents], part)
             shutil.rmtree(place, ignore_errors=True)
             part.rename(place)
     finally:
         for part in parts.values():
             shutil.rmtree(part, ignore_errors=True)
 
-    attempts = [attempt for chain, _ in drawn for attempt in chain]
-    attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
     artifacts.write_jsonl(artifacts.ATTEMPTS, attempts)
     summary = progress.metrics((counts for _, counts in drawn), "drawings")
     artifacts.write_json(artifacts.CALLS / "generate.json", summary)
@@ -101,25 +104,25 @@ def make_filter(settings: Params, labels: set[int]) -> Filter:
 def write(
     description: ExtendedDescription, slug: str, shots: list[Shot], parts: dict[Path, Path]
 ) -> list[Attempt]:
-    """The images of one description, accepted or rejected, and its attempts."""
+    """The attempts of one description; their images, accepted or rejected, as files of their own to be packed."""
     attempts: list[Attempt] = []
     for shot in shots:
-        name = f"{slug}/{description.index:04d}-{shot.round}"
+        name = f"{description.index:04d}-{shot.round}"
         place = artifacts.ACCEPTED if shot.verdict == "accepted" else artifacts.REJECTED
         if shot.image is not None:
-            path = parts[place] / f"{name}.png"
+            path = parts[place] / slug / f"{name}.png"
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(shot.image)
         attempts.append(
             Attempt(
-                id=name,
+                id=f"{slug}/{name}",
                 label=description.label,
                 class_name=description.class_name,
                 index=description.index,
                 round=shot.round,
                 prompt=shot.prompt,
                 seed=shot.seed,
-                image=(place / f"{name}.png").as_posix() if shot.image is not None else None,
+                image=(place / f"{slug}.tar" / f"{name}.png").as_posix() if shot.image is not None else None,
                 score=shot.score,
                 threshold=shot.threshold,
                 verdict=shot.verdict,
@@ -128,6 +131,20 @@ def write(
             )
         )
     return attempts
+
+
+def pack(attempts: list[Attempt], part: Path) -> None:
+    """Make one shard of each class's images below `part`, each with its attempt as JSON beside it."""
+    for slug, of_class in groupby(attempts, lambda attempt: attempt.id.partition("/")[0]):
+        shards.write(part / f"{slug}.tar", members(part / slug, of_class))
+        shutil.rmtree(part / slug)
+
+
+def members(folder: Path, attempts: Iterable[Attempt]) -> Iterator[tuple[str, bytes]]:
+    for attempt in attempts:
+        image = folder / Path(attempt.image or "").name
+        yield image.name, image.read_bytes()
+        yield image.with_suffix(".json").name, attempt.model_dump_json().encode()
 
 
 if __name__ == "__main__":

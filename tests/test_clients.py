@@ -17,7 +17,7 @@ from openai_server import Body, Fault, Reset, Script, chat_body, said
 from PIL import Image, PngImagePlugin
 from tiny import save_clip
 
-from ltgc import artifacts, params, progress, server
+from ltgc import artifacts, images, params, progress, server, shards
 from ltgc.artifacts import Attempt, ClassRecord, ExistingDescription, ExtendedDescription, ImageRecord
 from ltgc.errors import LTGCError
 from ltgc.llm import Chat, Reply
@@ -552,8 +552,8 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
         (3, 1, "rejected", "0001-tulip/0003-0"),
     ]
     for attempt in attempts:
-        assert attempt.image == f"generated/rejected/{attempt.id}.png"
-        assert Path(attempt.image).read_bytes() == png(f"#{attempt.seed % 0x1000000:06x}", comment=attempt.prompt)
+        assert attempt.image == f"generated/rejected/{attempt.id.replace('/', '.tar/')}.png"
+        assert images.read(attempt.image) == png(f"#{attempt.seed % 0x1000000:06x}", comment=attempt.prompt)
         assert attempt.score is not None and attempt.threshold == 2.0
     assert attempts[0].prompt == "A photo of the class <tulip>/, petals in snow."
     assert not list(artifacts.ACCEPTED.iterdir())
@@ -565,7 +565,8 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     write_params(section)
     generate.main()
     assert script.calls == calls
-    assert sorted(contents(artifacts.ACCEPTED)) == ["0001-tulip/0000-0.png", "0001-tulip/0003-0.png"]
+    (shard,) = artifacts.ACCEPTED.iterdir()
+    assert shards.names(shard) == ["0000-0.png", "0000-0.json", "0003-0.png", "0003-0.json"]
     assert not contents(artifacts.REJECTED)
 
     section["filter"]["threshold"] = 2.0
@@ -579,7 +580,7 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     write_params(section)
     with pytest.raises(LTGCError, match=r"2 of 2 got no usable image \(http_500: .*it said: .*no paint left"):
         generate.main()
-    assert len(contents(artifacts.ACCEPTED)) == 2  # what was there stays until a run succeeds
+    assert len(shards.names(shard)) == 4  # what was there stays until a run succeeds
 
 
 def class_of(name: str) -> ClassRecord:
