@@ -77,18 +77,17 @@ def load(paths: Sequence[Path], clip: Clip, limit: int = MEMORY_LIMIT) -> Pixels
     return files.in_memory() if len(files) * files.shape.numel() <= limit else files
 
 
-def augment(pixels: Tensor) -> Tensor:
-    """Random crop resized back and random horizontal flip, one draw an image, as one resampling.
+def augment(pixels: Tensor, draws: Tensor) -> Tensor:
+    """Random crop resized back and random horizontal flip, as one resampling.
 
     (B, 3, H, W) uint8 -> (B, 3, H, W) float32 in [0, 255], on the device.
+    draws: (B, 4) in [0, 1): of the crop's side, of the flip, of its place from left and from top.
     """
-    batch = len(pixels)
-    draws = torch.rand(4, batch, device=pixels.device)
-    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[0]
-    flip = torch.where(draws[1] < 0.5, -1.0, 1.0)
-    theta = torch.zeros(batch, 2, 3, device=pixels.device)
+    side = SMALLEST_CROP + (1 - SMALLEST_CROP) * draws[:, 0]
+    flip = torch.where(draws[:, 1] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0] = side * flip
     theta[:, 1, 1] = side
-    theta[:, :, 2] = ((1 - side) * (2 * draws[2:] - 1)).T  # the crop's centre, the image being [-1, 1]
+    theta[:, :, 2] = (1 - side)[:, None] * (2 * draws[:, 2:] - 1)  # the crop's centre, the image being [-1, 1]
     grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

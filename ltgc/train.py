@@ -14,6 +14,7 @@ from torch import Tensor
 from ltgc.classifier import Classifier
 from ltgc.errors import LTGCError
 from ltgc.params import Train
+from ltgc.pixels import augment
 from ltgc.plan import Plan, TrainingSet, batch
 from ltgc.stage import console
 
@@ -40,8 +41,8 @@ def train(
 
     validate: accuracy on the validation split in percent, called VALIDATIONS times and never acted on.
     Returns the training curve: step, loss (mean since the last row), lr, val_accuracy.
-    Raises LTGCError when the loss is no longer a number. The random numbers of augmentation and dropout come
-    from torch's global generator.
+    Raises LTGCError when the loss is no longer a number. The random numbers of dropout come from torch's global
+    generator.
     """
     labels = data.labels.to(classifier.head.device)
     plan = plan.to(labels.device)
@@ -62,7 +63,7 @@ def train(
     steps = range(1, settings.steps + 1)
     bar = track(steps, "training", console=console, transient=True, disable=not console.is_terminal)
     for step in bar:
-        images = data.pixels[plan.indices(step - 1)]
+        images = augment(data.pixels[plan.indices(step - 1)], plan.draws(step - 1))
         images, targets = batch(plan, step - 1, images, labels, len(classifier.head))
         loss = F.cross_entropy(classifier(images), targets)
         optimizer.zero_grad()

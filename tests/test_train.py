@@ -117,7 +117,7 @@ def test_a_mixed_batch_holds_each_pairs_pixels_and_labels_in_the_shares_of_its_l
     data = training_set(images)
     plan = make_plan(recipe, data, settings(steps=2, batch_size=50))
     assert plan.j is not None and plan.lam is not None
-    mixed, targets = batch(plan, 1, images[plan.indices(1)], LABELS, classes=3)
+    mixed, targets = batch(plan, 1, images[plan.indices(1)].float(), LABELS, classes=3)
     i, j, lam = plan.i[1], plan.j[1], plan.lam[1]
     torch.testing.assert_close(mixed[:, 1, 3, 5], lam * i + (1 - lam) * j)
     one_hot = torch.eye(3)
@@ -129,7 +129,8 @@ def test_a_mixed_batch_holds_each_pairs_pixels_and_labels_in_the_shares_of_its_l
 
 def test_without_mixing_a_batch_holds_the_drawn_images_and_their_labels() -> None:
     images = torch.arange(150, dtype=torch.uint8).view(150, 1, 1, 1).expand(150, 3, 16, 16)
-    drawn, targets = batch(Plan(torch.tensor([[7, 120]])), 0, images[[7, 120]], LABELS, classes=3)
+    plan = Plan(torch.tensor([[7, 120]]), crops=torch.zeros(1, 2, 1, 4))
+    drawn, targets = batch(plan, 0, images[[7, 120]].float(), LABELS, classes=3)
     torch.testing.assert_close(drawn[:, 0, 0, 0], torch.tensor([7.0, 120.0]))
     assert targets.tolist() == [0, 2]
 
@@ -176,18 +177,15 @@ def test_an_image_that_is_gone_is_named(model: Clip, tmp_path: Path) -> None:
         pixels.load([tmp_path / "gone.png"], model)
 
 
-def test_augmentation_crops_within_the_image_flips_about_half_and_follows_the_seed() -> None:
+def test_augmentation_crops_within_the_image_and_flips_about_half() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(400, 3, 32, 32)  # brighter to the right
-    torch.manual_seed(0)
-    out = pixels.augment(ramp)
+    draws = torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
+    out = pixels.augment(ramp, draws)
     assert out.min() >= 0 and out.max() <= 248
     slope = (out[:, 0, 16, -1] - out[:, 0, 16, 0]) / 248
     assert 150 < (slope < 0).sum() < 250  # flipped
     assert slope.abs().min() > pixels.SMALLEST_CROP - 0.05 and slope.abs().max() <= 1
     assert slope.abs().std() > 0.05  # crops of many sizes
-    torch.manual_seed(0)
-    assert torch.equal(pixels.augment(ramp), out)
-    assert not torch.equal(pixels.augment(ramp), out)
 
 
 # --- the loop -------------------------------------------------------------------------------------------
