@@ -186,10 +186,42 @@ class Filter(Section):
         return self
 
 
+class Quality(Section):
+    duplicate_distance: Annotated[int, Field(ge=0, le=64)]
+    duplicate_cosine: float = Field(ge=-1, le=1)
+    drop_contaminated: bool
+
+
 class Lora(Section):
     rank: Positive
     alpha: Positive
     dropout: Fraction
+    targets: list[Literal["attention", "mlp"]] = Field(default=["attention", "mlp"], min_length=1)
+
+
+class AdaptFormer(Section):
+    bottleneck: Positive
+
+
+class LossSettings(Section):
+    tau: float = Field(ge=0)
+    gamma: float = Field(ge=0)
+    max_margin: float = Field(ge=0)
+    beta: Fraction
+    lade_alpha: float = Field(ge=0)
+    lade_lambda: float = Field(ge=0)
+
+
+class Mixing(Section):
+    kind: Literal["mixup", "cutmix"]
+    balanced: Literal["original", "generated", "both", "none"]
+    unmixed: float = Field(ge=0, le=1)
+    warm_down: Count
+
+
+class Generated(Section):
+    per_class: Positive | Literal["head"] | None
+    weight: float = Field(ge=0)
 
 
 class Train(Section):
@@ -200,14 +232,30 @@ class Train(Section):
     weight_decay: float = Field(ge=0)
     grad_clip: float = Field(ge=0)
     beta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    tuning: Literal["lora", "adaptformer", "linear_probe", "full"]
     lora: Lora
-    head_init: Literal["templates", "class_names"]
+    adaptformer: AdaptFormer
+    head: Literal["cosine", "linear"]
+    head_init: Literal["templates", "class_names", "descriptions", "class_means", "random"]
     logit_scale: float | None
+    loss: Literal[
+        "cross_entropy", "balanced_softmax", "logit_adjusted", "lade", "focal", "ldam", "class_balanced"
+    ]
+    loss_settings: LossSettings
+    mixing: Mixing
+    generated: Generated
+    precision: Literal["fp32", "bf16", "fp16"]
+    accumulation: Positive
+    compile: bool
+    workers: Count
+    checkpoint_steps: Positive
     device: Literal["auto", "cpu", "cuda"]
 
 
 class Evaluate(Section):
     batch_size: Positive
+    ensemble: bool
+    workers: Count
     device: Literal["auto", "cpu", "cuda"]
 
 
@@ -220,7 +268,16 @@ class Compare(Section):
     published: Literal["imagenet_lt", "places_lt", "inat2018"] | None
 
 
-Method = Literal["clip_zero_shot", "clip_finetune", "no_balancemix", "balanced_sample", "mixup", "balancemix"]
+Method = Literal[
+    "clip_zero_shot",
+    "clip_finetune",
+    "no_balancemix",
+    "balanced_sample",
+    "mixup",
+    "balancemix",
+    "lift",
+    "ltgc_lift",
+]
 
 
 class Budget(Section):
@@ -258,6 +315,7 @@ class Params(Section):
     t2i: T2I
     clip: Clip
     filter: Filter
+    quality: Quality
     train: Train
     evaluate: Evaluate
     ask: Ask
