@@ -1,13 +1,13 @@
-"""The methods that are compared: which images each draws, how, and what it mixes (§3.2, §4.1)."""
+"""The methods that are compared: which images each draws, how, what it mixes, and its settings (§3.2, §4.1)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ltgc import samplers
-from ltgc.params import Method
+from ltgc.params import Method, Train
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,48 @@ class Draw:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method draws x_i and, if it mixes, x_j."""
+    """How a method draws x_i and, if it mixes, x_j, and which settings are its own."""
 
     i: Draw
     j: Draw | None = None  # None: no mixing
     needs_generated: bool = False  # without D_g it would be another method
+    train: Mapping[str, Any] = field(default_factory=dict)  # keys of params.yaml's train that it sets itself
+    ensemble: bool = False  # tested with five crops, whatever evaluate.ensemble says
+
+    def settings(self, train: Train) -> Train:
+        """`train` with this method's own settings in it."""
+        return Train.model_validate(train.model_dump() | dict(self.train))
+
+    def sides(self, train: Train) -> tuple[Draw, Draw | None]:
+        """The draws of x_i and x_j. Where one is of D_o and one of D_g, train.mixing.balanced says how each is drawn."""
+        if self.j is None or self.j.data == self.i.data:
+            return self.i, self.j
+        balanced = BALANCED[train.mixing.balanced]
+        i, j = (
+            replace(draw, sampling=samplers.class_balanced if draw.data in balanced else samplers.uniform)
+            for draw in (self.i, self.j)
+        )
+        return i, j
 
 
-# Table 4 and the CLIP rows of Tables 1 and 2. None: nothing is trained.
+BALANCED: dict[str, set[str]] = {
+    "original": {"original"},
+    "generated": {"generated"},
+    "both": {"original", "generated"},
+    "none": set(),
+}
+
+# LIFT (Shi et al. 2024, "Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts"). Both of the pair
+# start from the class templates: a semantic head, and the same one, so that only the generated images differ.
+LIFT = {
+    "tuning": "adaptformer",
+    "head": "cosine",
+    "head_init": "templates",
+    "logit_scale": 25.0,  # LIFT's; OpenAI's CLIP has 100
+    "loss": "logit_adjusted",
+}
+
+# Table 4 and the CLIP rows of Tables 1 and 2, then past the paper. None: nothing is trained.
 METHODS: dict[Method, Recipe | None] = {
     "clip_zero_shot": None,
     "clip_finetune": Recipe(Draw("original", samplers.uniform)),
@@ -36,5 +70,13 @@ METHODS: dict[Method, Recipe | None] = {
     "mixup": Recipe(Draw("both", samplers.uniform), Draw("both", samplers.uniform)),
     "balancemix": Recipe(
         Draw("original", samplers.class_balanced), Draw("generated", samplers.uniform), needs_generated=True
+    ),
+    "lift": Recipe(Draw("original", samplers.uniform), train=LIFT, ensemble=True),
+    "ltgc_lift": Recipe(
+        Draw("original", samplers.class_balanced),
+        Draw("generated", samplers.uniform),
+        needs_generated=True,
+        train=LIFT,
+        ensemble=True,
     ),
 }

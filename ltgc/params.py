@@ -238,9 +238,7 @@ class Train(Section):
     head: Literal["cosine", "linear"]
     head_init: Literal["templates", "class_names", "descriptions", "class_means", "random"]
     logit_scale: float | None
-    loss: Literal[
-        "cross_entropy", "balanced_softmax", "logit_adjusted", "lade", "focal", "ldam", "class_balanced"
-    ]
+    loss: Literal["cross_entropy", "balanced_softmax", "logit_adjusted", "lade", "focal", "ldam", "class_balanced"]
     loss_settings: LossSettings
     mixing: Mixing
     generated: Generated

@@ -29,6 +29,8 @@ EXPECTED: dict[params.Method, tuple[str, bool, str | None] | None] = {
     "balanced_sample": ("both", True, None),
     "mixup": ("both", False, "both"),
     "balancemix": ("original", True, "generated"),
+    "lift": ("original", False, None),
+    "ltgc_lift": ("original", True, "generated"),
 }
 TRAINED = [method for method, recipe in METHODS.items() if recipe]
 ORIGINAL = [0] * 70 + [1] * 20 + [2] * 10
