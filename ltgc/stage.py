@@ -1,8 +1,14 @@
-"""Running a stage: every error a user can mend becomes one line and exit code 1."""
+"""Running a stage: every error a user can mend becomes one line, and Ctrl-C ends it within two seconds."""
 
+import errno
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -10,23 +16,62 @@ from ltgc.errors import LTGCError
 
 console = Console(stderr=True, highlight=False)
 
+# Seconds that a stage has to clean up after Ctrl-C. A large model in the middle of an image would take minutes;
+# nothing is lost by leaving it (docs/durability.md).
+PATIENCE = 1.5
+# What the disk says, and what a user does about it.
+DISK = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "the file system or your limits (ulimit -f) take no larger file",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it yours (chown, chmod)",
+    errno.EPERM: "make it yours (chown, chmod)",
+}
+
 
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's arguments.
 
-    LTGCError prints as one line, exit code 1. Ctrl-C says how to go on, exit code 130.
-    Anything else is a bug and keeps its traceback.
+    LTGCError, and a disk that is full or not writable, print as one line, exit code 1. SIGINT (Ctrl-C) and SIGTERM
+    say how to go on, exit code 130. Anything else is a bug and keeps its traceback.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         main(*sys.argv[1:])
     except LTGCError as error:
-        console.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror}; {DISK[error.errno]} and run `dvc repro`: what was paid for is kept")
     except KeyboardInterrupt:
-        console.print("stopped; what was paid for is kept: run `dvc repro` to go on")
-        # A second Ctrl-C during interpreter shutdown would print tracebacks of worker threads.
-        sys.stderr.flush()
-        os._exit(130)
+        _leave()
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    sys.exit(1)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Ends the stage from wherever it is; a second Ctrl-C changes nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    patience = threading.Timer(PATIENCE, _leave)
+    patience.daemon = True
+    patience.start()
+    raise KeyboardInterrupt
+
+
+def _leave() -> NoReturn:
+    console.print("stopped; what was paid for is kept: run `dvc repro` to go on")
+    sys.stderr.flush()
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(130)  # worker threads may be in the middle of something long, and their tracebacks say nothing
 
 
 def _escape(text: str) -> str:
