@@ -33,7 +33,7 @@ class Recipe:
         return Train.model_validate(train.model_dump() | dict(self.train))
 
     def sides(self, train: Train) -> tuple[Draw, Draw | None]:
-        """The draws of x_i and x_j. Where one is of D_o and one of D_g, train.mixing.balanced says how each is drawn."""
+        """The draws of x_i and x_j; where they mix D_o with D_g, train.mixing.balanced says how each is drawn."""
         if self.j is None or self.j.data == self.i.data:
             return self.i, self.j
         balanced = BALANCED[train.mixing.balanced]

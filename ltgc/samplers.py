@@ -4,6 +4,8 @@ A stream is a function of the seed alone (torch's global generator), so it is th
 be cut into steps, or into the shares of several processes, anywhere.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,10 @@ def class_balanced(labels: Tensor, draws: int) -> Tensor:
     # float64: below 1 by more than its rounding at any count, so the offset stays below the count.
     offsets = (torch.rand(draws, dtype=torch.float64) * counts[drawn]).long()
     return by_class[starts[drawn] + offsets]
+
+
+# How often each image is drawn: (N,) labels -> (N,) shares that sum to 1.
+SHARES: dict[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]] = {
+    uniform: lambda labels: torch.full((len(labels),), 1 / len(labels)),
+    class_balanced: lambda labels: 1 / (len(labels.unique()) * torch.bincount(labels)[labels]),
+}
