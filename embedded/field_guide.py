@@ -3,6 +3,7 @@
 It recognises what it is asked by a few words of the question, as it recognises a species by its name.
 """
 
+import csv
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,6 +23,12 @@ SLOT_STYLES = (("{", "}"), ("**", "**"), ("", ""), ("", ""))  # around features 
 @cache
 def species() -> dict[str, Species]:
     return {s.name: s for s in load_species(WORLD)}
+
+
+@cache
+def english() -> dict[str, str]:
+    with (WORLD / "synonyms.csv").open(newline="", encoding="utf-8") as file:
+        return {row["class_name"]: row["synonym"] for row in csv.DictReader(file)}
 
 
 def find_species(text: str) -> Species | None:
@@ -83,6 +90,22 @@ def describe(name: str, flower: Flower, rng: Generator) -> str:
 def prose(name: str, flower: Flower, rng: Generator) -> str:
     features, scene = words.put(vars(flower), rng), words.put_scene(flower.scene, rng)
     return f"The image shows a lovely flower. You can see {features}, and it stands {scene}."
+
+
+def identify(question: str, flower: Flower, rng: Generator) -> str:
+    """The species of the question's list that a flower looks most like, named as models name things."""
+    listed = set(question.splitlines())
+    kinds = [kind for kind in species().values() if kind.name in listed]
+    if not kinds or rng.random() < rates.UNSURE:
+        return "I'm sorry, but I can't say with confidence which of these species the image shows."
+    name = max(kinds, key=lambda kind: kind.likelihood(flower)).name
+    if rng.random() < rates.ENGLISH:
+        name = english()[name]
+        if rng.random() < rates.PLURAL:
+            name = f"{name[:-1]}ies" if name.endswith("y") else f"{name}{'es' if name.endswith('s') else 's'}"
+    if rng.random() < rates.LOWER_CASE:
+        name = name.lower()
+    return f"The flower in this image looks like **{name}**." if rng.random() < rates.SENTENCE else name
 
 
 def _list_other(kind: Species, question: str, rng: Generator) -> str:

@@ -12,6 +12,11 @@ STUBBORN = 0.15  # a refinement that changes nothing that matters
 
 # The vision model (its other mistakes are its own: it sees through the small CLIP)
 PROSE = 0.05  # a reply that forgets the template
+UNSURE = 0.03  # asked for the class, it declines to name one
+SENTENCE = 0.3  # it answers in a sentence, though the name alone was asked for
+ENGLISH = 0.15  # it says the English name
+PLURAL = 0.3  # of English names: in the plural
+LOWER_CASE = 0.2  # of all names
 
 # The text-to-image model
 IGNORED = 0.10  # a drawing that ignores one feature of its prompt

@@ -36,6 +36,30 @@ class DescribeState(TypedDict):
     counts: Counts
 
 
+# --- classify (Table 3) ---
+
+
+class Names(Protocol):
+    def find(self, reply: str) -> int:
+        """The label of the class that a reply names. Raises Unusable."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassifyContext:
+    chat: Chat  # the vision model
+    class_list: str  # see prompts.class_list
+    names: Names
+
+
+class ClassifyState(TypedDict):
+    image_url: str
+    reply: NotRequired[Reply]
+    label: NotRequired[int | None]  # of the class that it names
+    reason: NotRequired[str | None]  # why it names none
+    counts: Counts
+
+
 # --- reflect (§3.1.2) ---
 
 

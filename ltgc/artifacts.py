@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ltgc.errors import LTGCError
 
@@ -22,12 +22,16 @@ from ltgc.errors import LTGCError
 DRAWN_IMAGES = Path("data/images")
 MANIFEST = Path("data/manifest.csv")
 CLASSES = Path("data/classes.csv")
+FINDINGS = Path("data/findings.jsonl")
 EXISTING = Path("descriptions/existing.jsonl")
 EXTENDED = Path("descriptions/extended.jsonl")
 TEMPLATES = Path("descriptions/templates.jsonl")
 ATTEMPTS = Path("generated/attempts.jsonl")
 ACCEPTED = Path("generated/accepted")
 REJECTED = Path("generated/rejected")
+CLASS_QUALITY = Path("generated/quality.jsonl")
+CONTAMINATED = Path("generated/contaminated.jsonl")
+DROPPED = Path("generated/dropped.jsonl")
 STORE = Path("store")
 CALLS = Path("metrics/calls")
 MODELS = Path("models")
@@ -35,12 +39,18 @@ CURVES = Path("plots/curves")
 RUN_METRICS = Path("metrics/runs")
 PREDICTIONS = Path("predictions")
 PER_CLASS = Path("plots/per_class")
+ANSWERS = Path("predictions/lmm.jsonl")
+ASK = Path("metrics/lmm.json")
 COMPARE = Path("metrics/compare.json")
+PAIRED = Path("metrics/paired.json")
 COMPARE_PLOT = Path("plots/compare.csv")
 PER_CLASS_PLOT = Path("plots/per_class.csv")
 LOOPS = Path("metrics/loops.json")
 COST = Path("metrics/cost.json")
 SCORES_PLOT = Path("plots/scores.csv")
+QUALITY = Path("metrics/quality.json")
+FIG6 = Path("plots/fig6.png")
+FIG7 = Path("plots/fig7.png")
 REPORT = Path("report/index.html")
 
 Split = Literal["train", "val", "test"]
@@ -72,6 +82,28 @@ class ClassRecord(Record):
     val: int
     test: int
     shot: Shot
+    context: str | None = None  # the wider taxonomy, for prompts: "Plantae > ... > Asteraceae"; untrusted text
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None  # CSV has no null
+
+
+class Finding(Record):
+    """What prepare noticed about one file (data/findings.jsonl).
+
+    kind: "bad" (an image that cannot be used: left out), "converted" (used, but something of it is lost: CMYK,
+    more than 8 bits, more than one frame), "near_duplicate" (a test image that nearly is a training image),
+    "skipped" (no image of the data set: hidden, or another kind of file).
+    """
+
+    kind: Literal["bad", "converted", "near_duplicate", "skipped"]
+    path: str  # relative to the image root, like ImageRecord.path
+    reason: str
+    split: Split | None = None  # None: of no split, or left out before splits were drawn
+    class_name: str | None = None
+    other: str | None = None  # of a near duplicate: the path of its twin in the training split
 
 
 class ExistingDescription(Record):
@@ -138,6 +170,33 @@ class Attempt(Record):
     reason: str | None
 
 
+class ClassQuality(Record):
+    """The generated images of one class beside its original ones (generated/quality.jsonl; ltgc.quality)."""
+
+    label: int
+    class_name: str
+    original: int  # images of the training split
+    generated: int  # accepted images
+    # Mean pairwise cosine distance in CLIP's feature space; None of fewer than two images.
+    diversity_original: float | None
+    diversity_generated: float | None
+    # Distance (CMMD) to the originals; None where one side has fewer than two images.
+    gap_generated: float | None
+    gap_validation: float | None  # of the class's validation images: what real photos come to
+
+
+class Contamination(Record):
+    """A generated image that is nearly a test image (generated/contaminated.jsonl, generated/dropped.jsonl)."""
+
+    image: str  # Attempt.image
+    label: int
+    class_name: str
+    test: str  # ImageRecord.path of the test image
+    test_class: str
+    distance: int  # bits of 64 in which their perceptual hashes differ
+    cosine: float  # of their CLIP features
+
+
 class Run(Record):
     """What one training run did (models/<method>/<seed>/run.json)."""
 
@@ -184,6 +243,29 @@ class ClassAccuracy(Record):
     train: int
     shot: Shot
     accuracy: float  # percent
+
+
+class Answer(Record):
+    """What the vision model said when it was asked for the class of a test image (predictions/lmm.jsonl)."""
+
+    path: str  # ImageRecord.path
+    label: int
+    reply: str  # its first 300 characters; untrusted text
+    prediction: int | None
+    reason: str | None  # why there is none: "refused", "unknown_class", "several_classes", "http_500", ...
+
+
+class AskMetrics(Record):
+    """How well the vision model names test images when asked directly (metrics/lmm.json; Table 3), in percent."""
+
+    images: int  # that it was asked about
+    of: int  # test images in all
+    all: float | None  # None where nothing was asked
+    many: float | None
+    medium: float | None
+    few: float | None
+    refused: int
+    no_class: int  # other answers without one class: unknown_class, several_classes, a request that failed
 
 
 def slug(label: int, name: str) -> str:

@@ -32,6 +32,7 @@ KEPT = 0.95  # of the descriptions, by the repetition check
 # Refinements a description takes. With a threshold that passes 4 drawings of 5, a fifth of the descriptions is
 # refined, a fifth of these again, ...: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
+NAME_TOKENS = 10  # of a reply that names a class
 
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
@@ -56,9 +57,13 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
             question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known)))
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
+    shown = min(settings.ask.max_images, sum(c.test for c in classes))
+    question = _tokens(_length(prompts.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
+    named = _asked(shown, question, NAME_TOKENS)
+
     def cost(model: str, asked: Cost, images: float = 0) -> Cost:
         return priced(
-            settings.prices, model, settings.t2i.model, asked.calls, asked.prompt_tokens, asked.completion_tokens,
+            settings.prices, model, settings.t2i.billed_as, asked.calls, asked.prompt_tokens, asked.completion_tokens,
             images,
         )  # fmt: skip
 
@@ -67,6 +72,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         "extend": cost(settings.llm.model, extended),
         "templates": cost(settings.llm.model, summed_up),
         "generate": cost(settings.llm.model, refined, images),
+        "ask": cost(settings.vision.model, named),
     }
 
 
@@ -108,7 +114,8 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         held[name] = held.get(name, 0) + 1
     models = dict.fromkeys(costs, settings.llm.model) | {
         "describe": settings.vision.model,
-        "generate": f"{settings.llm.model}, {settings.t2i.model}",
+        "ask": settings.vision.model,
+        "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
     }
     table = Table(title="What the loops are going to ask for, estimated")
     for heading in ("stage", "model", "calls", "images", "prompt tokens", "reply tokens", "USD", "in the store"):
@@ -127,7 +134,7 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
 
 
 def main() -> None:
-    settings = params.load("llm", "vision", "t2i", "extend", "templates", "prices")
+    settings = params.load("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     Console().print(table(settings, estimate(settings, classes)))
 

@@ -4,10 +4,7 @@ python -m stages.describe
 """
 
 import asyncio
-import base64
-import io
 from collections import Counter
-from pathlib import Path
 
 from graphs import describe
 from graphs.state import DescribeContext, DescribeState
@@ -16,8 +13,6 @@ from ltgc.artifacts import ClassRecord, ExistingDescription, ImageRecord
 from ltgc.llm import Chat
 from ltgc.params import Params
 from ltgc.store import Store
-
-MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
 
 def main() -> None:
@@ -45,7 +40,7 @@ async def describe_all(
 
             async def one(image: ImageRecord) -> tuple[ExistingDescription, Counter[str]]:
                 try:
-                    url = await asyncio.to_thread(data_url, root / image.path)
+                    url = await asyncio.to_thread(images.data_url, root / image.path)
                 except (images.BadImage, OSError):
                     return record(image, reason="bad_image"), Counter({"failures/bad_image": 1})
                 start = DescribeState(class_name=image.class_name, image_url=url, counts=Counter())
@@ -81,17 +76,6 @@ def record(
         reason=reason,
         replies=replies,
     )
-
-
-def data_url(path: Path) -> str:
-    """The pixels of an image file as a PNG data URL, without the file's metadata."""
-    image = images.load(path)
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    pixels = image.copy()
-    pixels.info.clear()
-    file = io.BytesIO()
-    pixels.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExistingDescript
 
 # Sources that know the truth about what is drawn: the module that tells it (ltgc.loops.Truth).
 TRUTH = {"wildflowers": "embedded.truth"}
+SEEING = ("describe", "ask")  # stages that ask the vision model
 LOOPS = ("describe", "extend", "templates", "generate")
 
 
 def main() -> None:
-    section = params.load("data.source", "extend.target", "llm.model", "vision.model", "t2i.model", "prices")
+    section = params.load(
+        "data.source", "extend.target", "llm.model", "vision.model", "t2i.model", "t2i.backend", "prices"
+    )
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     existing = artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription)
     extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
@@ -39,18 +42,19 @@ def main() -> None:
         summary["filter"] = loops.filter_quality(attempts, truth)
         summary["repetition_check"] = loops.repetition_quality(extended, existing, truth)
 
+    asked = {name: summary[name] for name in LOOPS} | {"ask": artifacts.read_json(artifacts.CALLS / "ask.json")}
     # What the artifacts needed, whether it was paid for in this run or lay in the stores.
     costs = {
         name: budget.priced(
             section.prices,
-            chat_model=section.vision.model if name == "describe" else section.llm.model,
-            t2i_model=section.t2i.model,
-            calls=summary[name]["calls"],
-            prompt_tokens=summary[name]["prompt_tokens"],
-            completion_tokens=summary[name]["completion_tokens"],
-            images=summary[name].get("drawn", 0),
+            chat_model=section.vision.model if name in SEEING else section.llm.model,
+            t2i_model=section.t2i.billed_as,
+            calls=calls["calls"],
+            prompt_tokens=calls["prompt_tokens"],
+            completion_tokens=calls["completion_tokens"],
+            images=calls.get("drawn", 0),
         )
-        for name in LOOPS
+        for name, calls in asked.items()
     }
     artifacts.write_json(artifacts.COST, budget.summary(costs))
     artifacts.write_json(artifacts.LOOPS, summary)

@@ -88,7 +88,7 @@ def build(
     artifacts.write_jsonl(root / artifacts.EXTENDED, extended)
     artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
     artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
-    for number, stage in enumerate(["describe", "extend", "templates", "generate"], 1):
+    for number, stage in enumerate(["describe", "extend", "templates", "generate", "ask"], 1):
         calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
         calls |= {"rounds": 6} if stage == "extend" else {}
         artifacts.write_json(root / artifacts.CALLS / f"{stage}.json", calls)

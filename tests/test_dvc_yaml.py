@@ -50,7 +50,7 @@ def test_every_path_in_the_code_is_an_output_in_dvc_yaml():
 
 
 def test_the_stores_of_paid_replies_persist():
-    for name in ("describe", "extend", "templates", "generate"):
+    for name in ("describe", "extend", "templates", "generate", "ask"):
         assert {f"store/{name}": {"persist": True}} in STAGES[name]["outs"]
 
 

@@ -9,7 +9,7 @@ import yaml
 from ltgc import artifacts, estimate, params
 from ltgc.artifacts import ClassRecord
 
-SECTIONS = ("llm", "vision", "t2i", "extend", "templates", "prices")
+SECTIONS = ("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
 
 
 @pytest.fixture
@@ -38,6 +38,14 @@ def test_the_estimate_follows_from_the_class_counts_and_the_target(world):
     assert more["extend"].prompt_tokens > bill["extend"].prompt_tokens
 
 
+def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(world):
+    few = costs(ask={"max_images": 10})["ask"]
+    names = sum(len(name) + 1 for name in small_world.NAMES)
+    assert few.calls == 10
+    assert few.prompt_tokens > 10 * names / estimate.CHARACTERS_A_TOKEN
+    assert costs(ask={"max_images": 1_000_000})["ask"].calls == 5 * len(small_world.NAMES)  # no more than there are
+
+
 def test_money_is_the_price_of_each_stages_models(world):
     bill = costs(vision={"model": "gpt-4o"})
     asked = bill["describe"]
@@ -48,7 +56,7 @@ def test_money_is_the_price_of_each_stages_models(world):
 
 
 def test_without_a_tail_only_templates_are_asked_for_and_without_them_nothing(world):
-    bill = costs(extend={"target": 0})
+    bill = costs(extend={"target": 0}, ask={"max_images": 0})
     assert [name for name, cost in bill.items() if cost.calls or cost.images] == ["templates"]
     assert not any(cost.calls for cost in costs(templates={"source": "class_name"}).values())
 

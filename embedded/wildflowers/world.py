@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ SCENES = (
     "autumn",
 )
 
+UNSEEN = 0.02  # probability of a feature that a species never shows: eyes are at times wrong
 VAL, TEST = 12, 40  # images a class, balanced
 TRUTH = "truth"  # the PNG text chunk that tells what was drawn; nothing that decides reads it
 
@@ -66,6 +68,11 @@ class Species:
         """
         unseen = () if flower.form == "open" else ("count", "shape")
         return all(getattr(flower, a) in values for a, values in self.features.items() if a not in unseen)
+
+    def likelihood(self, flower: Flower) -> float:
+        """The probability of the flower's features, a value that the species never shows counting as UNSEEN."""
+        drawn = [a for a in self.features if flower.form == "open" or a not in ("count", "shape")]
+        return prod(self.features[a].get(getattr(flower, a), UNSEEN) for a in drawn)
 
     def sample(self, rng: Generator, scenes: tuple[str, ...] = SCENES, common_only: bool = False) -> Flower:
         """A random flower of the species; `common_only` takes the first variant of every feature."""
