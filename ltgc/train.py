@@ -1,25 +1,30 @@
-"""Training: the one loop that fine-tunes every method (§3.2)."""
+"""Training: the one loop that fine-tunes every method (§3.2), on any number of devices."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from ltgc import checkpoint, devices, pixels
 from ltgc.classifier import Classifier
 from ltgc.errors import LTGCError
 from ltgc.params import Train
-from ltgc.pixels import augment
 from ltgc.plan import Plan, TrainingSet, batch
 from ltgc.stage import console
 
 CURVE_POINTS = 30  # rows of a training curve
 VALIDATIONS = 3  # of them with validation accuracy, the last step included
+
+Row = dict[str, Any]  # step, loss (mean since the last row), lr, val_accuracy
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -35,48 +40,76 @@ def train(
     plan: Plan,
     data: TrainingSet,
     settings: Train,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     validate: Callable[[], float | None] = lambda: None,
-) -> list[dict[str, Any]]:
-    """Fine-tune the adapter and the head of `classifier` on `plan`, in place; other weights stay as they are.
+    log: Callable[[Row], None] = lambda row: None,
+    saved: Path | None = None,
+) -> list[Row]:
+    """Fine-tune on `plan` what of `classifier` requires gradients, in place; other weights stay as they are.
 
+    loss: of logits (n, C) and targets, the mean over the n images: the parts of a batch add up.
     validate: accuracy on the validation split in percent, called VALIDATIONS times and never acted on.
-    Returns the training curve: step, loss (mean since the last row), lr, val_accuracy.
-    Raises LTGCError when the loss is no longer a number. The random numbers of dropout come from torch's global
-    generator.
+    log: called with each row of the training curve as it is known, again after a resume.
+    saved: the file that checkpoints go to and that a killed run goes on from; the caller deletes it at the end.
+    Returns the training curve. Raises LTGCError when the loss is no longer a number.
+    Processes that accelerate launched take their parts of each batch; the result is one process's, to rounding.
     """
-    labels = data.labels.to(classifier.head.device)
-    plan = plan.to(labels.device)
-    adapter = [p for p in classifier.visual.parameters() if p.requires_grad]
-    # The head's length does not enter the logits: decay would only change its step size.
-    groups = [
-        {"params": adapter, "weight_decay": settings.weight_decay},
-        {"params": [classifier.head], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, settings))
+    accelerator = devices.accelerator(settings.device, settings.precision, settings.accumulation, settings.compile)
+    # Dropout is seeded by step and process: a resumed run needs no state of a generator.
+    noise = int(torch.randint(2**48, ()))
+    saved = saved if settings.checkpoint_steps < settings.steps else None
+    key = ""
+    if saved:
+        place = [accelerator.num_processes, accelerator.device.type]
+        key = checkpoint.fingerprint(classifier.state_dict(), plan, data, repr(settings), noise, place)
+
+    # The head's length does not enter the logits of a cosine head: decay would only change its step size.
+    learning = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
+    visual = [p for name, p in learning.items() if name.startswith("visual.")]
+    head = [p for name, p in learning.items() if not name.startswith("visual.")]
+    groups = [{"params": visual, "weight_decay": settings.weight_decay}, {"params": head, "weight_decay": 0.0}]
+    network, optimizer = accelerator.prepare(classifier, torch.optim.AdamW(groups, settings.lr, fused=True))
+
+    losses = torch.zeros(settings.steps, device=accelerator.device)  # this process's part of each
+    curve: list[Row] = []
+    first = 0
+    if saved and (found := checkpoint.read(saved, key)):
+        first, curve = _restore(*found, learning, optimizer, losses, accelerator)
+        for row in curve:
+            log(row)
+
+    labels = data.labels.to(accelerator.device)
+    parts = accelerator.num_processes * settings.accumulation
+    if parts > settings.batch_size:
+        raise LTGCError(f"train.batch_size: {settings.batch_size} images are no batch for {parts} parts; raise it")
+    cpu = [plan.part(k, parts) for k in range(accelerator.process_index, parts, accelerator.num_processes)]
+    mine = [part.to(accelerator.device) for part in cpu]
+    reads = [(part.indices(step), part.draws(step)) for step in range(first, settings.steps) for part in cpu]
+    images = pixels.batches(data.pixels, reads, accelerator.device, settings.workers)
+
     rows_at = _marks(settings.steps, CURVE_POINTS)
     validate_at = _marks(settings.steps, VALIDATIONS)
-
-    curve: list[dict[str, Any]] = []
-    losses: list[Tensor] = []
+    last_row = curve[-1]["step"] if curve else 0
     classifier.train()
-    steps = range(1, settings.steps + 1)
-    bar = track(steps, "training", console=console, transient=True, disable=not console.is_terminal)
-    for step in bar:
-        images = augment(data.pixels[plan.indices(step - 1)], plan.draws(step - 1))
-        images, targets = batch(plan, step - 1, images, labels, len(classifier.head))
-        loss = F.cross_entropy(classifier(images), targets)
-        optimizer.zero_grad()
-        loss.backward()
+    for step in _progress(range(first + 1, settings.steps + 1), accelerator):
+        torch.manual_seed(noise + step * accelerator.num_processes + accelerator.process_index)
+        lr = settings.lr * learning_rate(step - 1, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        for part in mine:
+            with accelerator.accumulate(network):
+                x, targets = batch(part, step - 1, next(images), labels, len(classifier.head))
+                value = loss(network(x), targets)
+                # accelerate takes the mean over the parts; parts that are not of one size count by their sizes.
+                accelerator.backward(value * (len(x) * parts / settings.batch_size))
+                losses[step - 1] += value.detach() * (len(x) / settings.batch_size)
         if settings.grad_clip:
-            torch.nn.utils.clip_grad_norm_([*adapter, classifier.head], settings.grad_clip)
-        lr = schedule.get_last_lr()[0]
+            accelerator.clip_grad_norm_(list(learning.values()), settings.grad_clip)
         optimizer.step()
-        schedule.step()
-        losses.append(loss.detach())
+        optimizer.zero_grad()
         if step in rows_at:
-            mean = torch.stack(losses).mean().item()
-            losses.clear()
+            mean = accelerator.reduce(losses[last_row:step]).mean().item()
             if not math.isfinite(mean):
                 raise LTGCError(f"train.lr: the loss was not a number before step {step}; lower train.lr")
             classifier.eval()
@@ -85,8 +118,59 @@ def train(
             curve.append(
                 {"step": step, "loss": float(f"{mean:.6g}"), "lr": float(f"{lr:.6g}"), "val_accuracy": accuracy}
             )
+            log(curve[-1])
+            last_row = step
+        if saved and step % settings.checkpoint_steps == 0 and step < settings.steps:
+            everyones = accelerator.reduce(losses)
+            if accelerator.is_main_process:
+                _save(saved, key, step, curve, learning, optimizer, everyones, accelerator)
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     classifier.eval()
     return curve
+
+
+def _save(
+    path: Path,
+    key: str,
+    step: int,
+    curve: list[Row],
+    learning: dict[str, nn.Parameter],
+    optimizer: Optimizer,
+    losses: Tensor,
+    accelerator: Accelerator,
+) -> None:
+    tensors = {"losses": losses}
+    for name, parameter in learning.items():
+        tensors[f"weight {name}"] = parameter
+        tensors |= {f"{slot} {name}": value for slot, value in optimizer.state[parameter].items()}
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+    checkpoint.write(path, key, tensors, {"step": step, "curve": curve, "scaler": scaler})
+
+
+@torch.no_grad()
+def _restore(
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    learning: dict[str, nn.Parameter],
+    optimizer: Optimizer,
+    losses: Tensor,
+    accelerator: Accelerator,
+) -> tuple[int, list[Row]]:
+    """Put everything back that `_save` kept; the step that was done, and the curve so far."""
+    if accelerator.is_main_process:  # the losses of all are summed over the processes
+        losses.copy_(tensors["losses"])
+    for name, parameter in learning.items():
+        parameter.copy_(tensors[f"weight {name}"])
+        for slot in ("step", "exp_avg", "exp_avg_sq"):  # AdamW's
+            optimizer.state[parameter][slot] = tensors[f"{slot} {name}"].to(parameter.device)
+    if accelerator.scaler:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    return state["step"], state["curve"]
+
+
+def _progress(steps: range, accelerator: Accelerator) -> Iterable[int]:
+    shown = console.is_terminal and accelerator.is_main_process
+    return track(steps, "training", console=console, transient=True, disable=not shown)
 
 
 def _marks(steps: int, count: int) -> set[int]:

@@ -219,7 +219,7 @@ def test_training_learns_and_leaves_frozen_weights_alone(model: Clip) -> None:
         calls.append(network.training)
         return 12.5
 
-    curve = train(network, make_plan(recipe, data, run), data, run, validate)
+    curve = train(network, make_plan(recipe, data, run), data, run, validate=validate)
     assert curve[-1]["loss"] < 0.3 * curve[0]["loss"]
     assert curve[-1] | {"loss": 0} == {
         "step": 40,
