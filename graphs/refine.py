@@ -18,7 +18,8 @@ async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[
     """Draw the description (Eq. 1)."""
     painter = runtime.context.painter
     seed = painter.seed(state["class_name"], state["index"], state.get("round", 0))
-    return {"drawing": await painter.draw(state["slug"], state["prompt"], seed), "counts": Counter(drawings=1)}
+    drawing = await painter.draw(state["slug"], state["prompt"], seed)
+    return {"drawing": drawing, "counts": Counter(drawings=1, prompts_cut=int(drawing.cut))}
 
 
 regenerate = generate  # the improved description, another seed

@@ -65,13 +65,17 @@ class Budget:
     def capped(self) -> bool:
         return self._caps.max_usd is not None or self._caps.max_calls is not None
 
+    def _price(self, model: str) -> params.Price | None:
+        """None if it has none. A model on this machine costs nothing unless it is priced."""
+        return self._prices.get(model, params.Price() if model.startswith(params.LOCAL) else None)
+
     def tokens_cost(self, model: str, prompt_tokens: float, completion_tokens: float) -> float | None:
         """USD; None if the model has no price."""
-        price = self._prices.get(model)
+        price = self._price(model)
         return (prompt_tokens * price.input + completion_tokens * price.output) / MILLION if price else None
 
     def image_cost(self, model: str) -> float | None:
-        price = self._prices.get(model)
+        price = self._price(model)
         return price.image if price else None
 
     def image_tokens(self, model: str) -> int:

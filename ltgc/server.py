@@ -43,6 +43,8 @@ REMEDIES = {
     "seed": "seed: null",
     "response_format": "response_format: null",
     "size": "size: one that the model draws",
+    "quality": "quality: one that the model knows, or null",
+    "style": "style: null",
 }
 OTHER_NAME = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 STREAM_ONLY = re.compile(r"\bstream\b.*\b(?:true|only|required|must)\b|\bonly\b.*\bstream", re.I)
@@ -165,25 +167,8 @@ class Server:
 
         Raises LTGCError past max_failed_fraction of the section.
         """
-        if not failed:
-            return
-        by_reason: dict[str, list[str]] = defaultdict(list)
-        for name, reason in failed.items():
-            by_reason[reason].append(name)
-        reasons = "; ".join(
-            f"{reason}: {', '.join(names[:NAMED])}"
-            + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-            for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
-        )
-        count = f"{len(failed):,} of {asked:,} got no usable {what}"
-        said = f"; it said: {self.said}" if self.said else ""
-        limit = self.section.max_failed_fraction
-        if len(failed) > limit * asked:
-            raise LTGCError(
-                f"{self.name}: {self.base_url}: {count} ({self.hidden(reasons)}), more than "
-                f"{self.name}.max_failed_fraction {limit:g} allows{said}; what was paid for is kept"
-            )
-        stage.console.print(f"{count} ({self.hidden(reasons)}){said}", markup=False, soft_wrap=True)
+        hidden = {name: self.hidden(reason) for name, reason in failed.items()}
+        check_failures(self.name, self.base_url, self.section.max_failed_fraction, hidden, asked, what, self.said)
 
     def hidden(self, text: str) -> str:
         for secret in self._secrets:
@@ -215,6 +200,30 @@ class Server:
             if named and remedy.partition(":")[0] in fields:
                 return remedy
         return None
+
+
+def check_failures(
+    name: str, where: str, limit: float, failed: Mapping[str, str], asked: int, what: str, said: str | None = None
+) -> None:
+    """As Server.check_failures, for the section `name` and the model at `where`."""
+    if not failed:
+        return
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one, reason in failed.items():
+        by_reason[reason].append(one)
+    reasons = "; ".join(
+        f"{reason}: {', '.join(names[:NAMED])}"
+        + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    )
+    count = f"{len(failed):,} of {asked:,} got no usable {what} ({reasons})"
+    said = f"; it said: {said}" if said else ""
+    if len(failed) > limit * asked:
+        raise LTGCError(
+            f"{name}: {where}: {count}, more than {name}.max_failed_fraction {limit:g} allows{said}; "
+            "what was paid for is kept"
+        )
+    stage.console.print(f"{count}{said}", markup=False, soft_wrap=True)
 
 
 class HTTPClient(openai.DefaultAsyncHttpxClient):

@@ -93,12 +93,12 @@ class Store:
     def image_path(self, sha256: str) -> Path:
         return self.folder / "images" / sha256[:2] / f"{sha256}.png"
 
-    def put_image(self, slug: str, key: str, model: str, data: bytes) -> None:
-        """Keep the bytes as they came, under their own hash, and then the line that names them."""
+    def put_image(self, slug: str, key: str, model: str, data: bytes, **more: str) -> None:
+        """Keep the bytes as they came, under their own hash, and then the line that names them; more: of it."""
         sha256 = hashlib.sha256(data).hexdigest()
         if not self.image_path(sha256).exists():  # two threads may bring it at once; both write it whole
             artifacts.write_bytes(self.image_path(sha256), data)
-        self.put(slug, key, {"model": model, "image": sha256})
+        self.put(slug, key, {"model": model, "image": sha256, **more})
 
     def read_image(self, reply: dict[str, Any]) -> bytes:
         """The bytes that put_image kept. Raises LTGCError where the file is gone."""

@@ -14,6 +14,7 @@ from graphs import refine
 from graphs.state import RefineContext, RefineState, Shot
 from ltgc import artifacts, budget, clip, data, params, progress, server, shards, stage
 from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
+from ltgc.diffusers_painter import DiffusersPainter
 from ltgc.filter import Filter
 from ltgc.llm import Chat
 from ltgc.params import Params
@@ -60,9 +61,13 @@ async def generate_all(
     store: Store,
 ) -> list[tuple[list[Attempt], Counter[str]]]:
     slugs = {c.label: c.slug for c in classes}
-    with server.running(llm=settings.llm, t2i=settings.t2i) as (llm, t2i):
+    servers: dict[str, params.Server] = {"llm": settings.llm}
+    if settings.t2i.backend == "openai":
+        servers["t2i"] = settings.t2i
+    with server.running(**servers) as (llm, *t2i):
         scorer = make_filter(settings, {description.label for description in descriptions})
-        async with Chat(llm, store) as chat, OpenAIPainter(t2i, store) as painter:
+        draws = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
+        async with Chat(llm, store) as chat, draws as painter:
             contexts = {
                 label: RefineContext(chat.of(slugs[label]), painter, scorer, settings.filter.max_refinements)
                 for label in {description.label for description in descriptions}
@@ -82,9 +87,11 @@ async def generate_all(
                 return write(description, slug, end["shots"], parts), end["counts"]
 
             drawn = await progress.run_all("generate", descriptions, one, store.tally)
+        if cut := sum(counts["prompts_cut"] for _, counts in drawn):
+            stage.console.print(f"{cut:,} prompts were cut: {settings.t2i.model} reads no such long ones")
         failed = {c[-1].id: c[-1].reason or "" for c, _ in drawn if c[-1].verdict == "failed"}
         unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
-        t2i.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
+        painter.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
     return drawn
 

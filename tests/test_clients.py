@@ -341,12 +341,22 @@ def test_gpt_image_is_not_sent_what_it_refuses_and_the_seed_still_tells_drawings
     assert all(not {"seed", "response_format"} & set(request) for request in script.requests)
 
 
+def test_quality_and_style_are_sent_where_they_are_set_and_another_quality_is_another_drawing(script, tmp_path):
+    script.image = lambda request: png()
+    draw(t2i_section(script, quality="hd", style="natural"), tmp_path, ("a rose", 7))
+    assert script.requests[0]["quality"] == "hd" and script.requests[0]["style"] == "natural"
+    draw(t2i_section(script, quality="hd"), tmp_path, ("a rose", 7))
+    assert script.calls == 2
+    script.image = lambda request: Fault(400, message="Unknown parameter: 'style'.")
+    with pytest.raises(LTGCError, match=r"set t2i\.style: null"):
+        draw(t2i_section(script, style="natural"), tmp_path, ("a rose", 7))
+
+
 @pytest.mark.parametrize(
     "answer, reason, refinable",
     [
         (Fault(400, "content_policy_violation"), "refused", True),
         (Body({"created": 0, "data": []}), "no_image", True),
-        (Body({"created": 0, "data": [{"url": "https://example.com/x.png"}]}), "no_image", True),
         (b"no image", "unusable_image: not an image", True),
         (png()[:-30], "unusable_image: truncated", True),
         (png(size=(1, 5)), "unusable_image: 1 x 5 pixels", True),

@@ -40,6 +40,7 @@ STOPS: dict[str, str] = {  # the remedy that the line must name
     "429, Retry-After of an hour": r"to be asked again in 3,600 s",
     "429, the quota is used up": "quota is used up",
     "a stream that was not asked for": "llm.stream: .* streams always; set it to true",
+    "a link in place of the image": r"t2i\.response_format: .* set b64_json",
 }
 
 
@@ -90,6 +91,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "over 32 MiB": lambda: Raw(b'"' + b"x" * server.MAX_BODY + b'"'),
     "400 content policy, for a drawing": lambda: fault(400, "content_policy_violation"),
     "no image at all": lambda: Body({"created": 0, "data": []}),
+    "a link in place of the image": lambda: Body({"created": 0, "data": [{"url": f"https://there/{KEY}"}]}),
     "not base64": lambda: Body({"created": 0, "data": [{"b64_json": "*"}]}),
     "bytes that are no image": lambda: b"no image",
     "a 1 x 1 PNG": lambda: picture("PNG", (1, 1)),
@@ -175,7 +177,7 @@ def leaks(folder: Path) -> list[Path]:
 
 def test_every_row_of_the_docs_has_an_answer_here_and_every_answer_a_row():
     assert [row[0] for row in CHATS + IMAGES] == list(ANSWERS)
-    assert {row[0] for row in CHATS if row[2] == "stops"} == set(STOPS)
+    assert {row[0] for row in CHATS + IMAGES if row[2] == "stops"} == set(STOPS)
 
 
 @pytest.mark.parametrize("name, again, counted, kept", CHATS, ids=[row[0] for row in CHATS])
@@ -216,6 +218,11 @@ def test_a_bad_answer_to_a_drawing_gets_what_the_docs_say(script, tmp_path, wait
     answer = ANSWERS[name]()
     script.image = lambda request: answer
     settings = section(script, "t2i", timeout=0.2 if counted == "timeout" else 20)
+    if counted == "stops":
+        with pytest.raises(LTGCError, match=STOPS[name]) as error:
+            draw(settings, tmp_path)
+        assert KEY not in str(error.value) and script.calls == 1 and stored(tmp_path) == kept
+        return
     drawing = draw(settings, tmp_path)
     assert (drawing.reason or "used") == counted
     assert (drawing.image is not None) == (counted == "used")

@@ -1,0 +1,346 @@
+"""Drawing on this machine: text-to-image pipelines of diffusers, in batches, with every image stored (Eq. 1)."""
+
+import asyncio
+import hashlib
+import inspect
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ltgc import clip, params, server, stage
+from ltgc.batching import Batcher
+from ltgc.errors import LTGCError
+from ltgc.store import Store, key_of
+from ltgc.t2i import Drawing, seed_of
+
+READ = {".safetensors", ".json", ".txt", ".model"}  # files of a saved pipeline that decide what it draws
+HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+ARGUMENTS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative_prompt": "negative_prompt"}
+
+
+@dataclass(frozen=True)
+class Painted:
+    """One drawing as it leaves the pipeline."""
+
+    pixels: np.ndarray | None  # (H, W, 3) uint8; None: its safety checker refused
+    cut: str | None  # the part of the prompt that was read, where the text encoders do not read all of it
+
+
+class DiffusersPainter:
+    """A text-to-image pipeline on this machine. It is loaded when the first image is not in the store."""
+
+    def __init__(self, section: params.T2I, store: Store) -> None:
+        self._section = section
+        self._store = store
+        self._identity: list[str | None] = []
+        self._pipeline: Pipeline | None = None
+        self._batches = Batcher(self._paint, section.diffusers.batch_size, section.diffusers.wait)
+
+    async def __aenter__(self) -> Self:
+        self._identity = await asyncio.to_thread(identity, self._section)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._pipeline = None  # its memory is free for what comes next
+
+    def seed(self, class_name: str, index: int, round: int) -> int:
+        return seed_of(self._section.seed, class_name, index, round)
+
+    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+        """One image of `prompt`, from the store if it was drawn before; the file belongs to the class `slug`.
+
+        The image depends on the prompt and the seed alone, but for the last bits: another batch around it may
+        change a pixel by one grey level. Raises LTGCError for a pipeline that cannot draw.
+        """
+        name, key = self._section.billed_as, self._key(prompt, seed)
+        stored = self._store.get(key)
+        if stored is None:
+            budget = self._store.budget
+            async with budget.reserve(name, budget.image_cost(name)):
+                painted = await self._batches((prompt, seed))
+                await asyncio.to_thread(self._keep, slug, key, painted)
+            stored = self._store.get(key) or {"failure": "no_image"}
+        else:
+            self._store.tally.cached += 1
+        cut = "cut" in stored
+        if "image" not in stored:
+            return Drawing(seed, None, stored["failure"], refinable=True, cut=cut)
+        return Drawing(seed, self._store.read_image(stored), cut=cut)
+
+    def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
+        """As a server's."""
+        where = self._section.model
+        server.check_failures("t2i", where, self._section.max_failed_fraction, failed, asked, what)
+
+    def _key(self, prompt: str, seed: int) -> str:
+        """Of everything that determines the image; not how it is batched, nor where the weights wait."""
+        d = self._section.diffusers
+        lora_scale = d.lora.scale if d.lora else None
+        return key_of(
+            "diffusers", self._section.model, *self._identity, d.variant, d.dtype, d.steps, d.guidance,
+            d.negative_prompt, d.scheduler, lora_scale, d.vae_tiling, self._section.size, seed, prompt,
+        )  # fmt: skip
+
+    def _paint(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+        """One batch of (prompt, seed), in the batcher's thread."""
+        if self._pipeline is None:
+            self._pipeline = Pipeline(self._section)
+        return self._pipeline([prompt for prompt, _ in items], [seed for _, seed in items])
+
+    def _keep(self, slug: str, key: str, painted: Painted) -> None:
+        more = {"cut": painted.cut} if painted.cut is not None else {}
+        name = self._section.billed_as
+        if painted.pixels is None:
+            self._store.put(slug, key, {"model": name, "failure": "refused", **more})
+            return
+        file = io.BytesIO()
+        Image.fromarray(painted.pixels).save(file, "PNG")
+        self._store.put_image(slug, key, name, file.getvalue(), **more)
+
+
+class Pipeline:
+    """A diffusers pipeline, set up as params.yaml says."""
+
+    def __init__(self, section: params.T2I) -> None:
+        """Load it. Raises LTGCError naming the key of what is not to be had or does not fit the pipeline."""
+        self._section = section
+        self._pipe = _load(section)
+        self._takes = inspect.signature(type(self._pipe).__call__).parameters
+        self._options = self._arguments()
+        _set_scheduler(self._pipe, section.diffusers.scheduler)
+        _add_lora(self._pipe, section.diffusers.lora)
+        _save_memory(self._pipe, section.diffusers)
+        self._readers = list(_readers(self._pipe, self._takes))
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Painted]:
+        """One image a prompt. Raises LTGCError where memory is short or the pipeline does not draw this."""
+        read = [self._cut(prompt) for prompt in prompts]
+        # A generator an image, on the CPU: its noise is the same in every batch and on every device.
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        try:
+            drawn = self._pipe(prompt=read, generator=noise, output_type="np", **self._options)
+        except torch.OutOfMemoryError as error:
+            raise self._no_memory(len(read)) from error
+        except (ValueError, TypeError, RuntimeError) as error:
+            if "can't allocate memory" in str(error):
+                raise self._no_memory(len(read)) from error
+            raise LTGCError(f"t2i: {self._name} does not draw this: {_line(error)}") from error
+        refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(read)
+        return [
+            Painted(None if no else self._pixels(image), text if text != prompt else None)
+            for prompt, text, image, no in zip(prompts, read, drawn.images, refused, strict=True)
+        ]
+
+    @property
+    def _name(self) -> str:
+        return type(self._pipe).__name__
+
+    def _arguments(self) -> dict[str, Any]:
+        """What its __call__ gets beside prompts and seeds."""
+        d, size = self._section.diffusers, self._section.size
+        if missing := {"prompt", "generator", "output_type"} - set(self._takes):
+            raise LTGCError(f"t2i.model: {self._name} takes no {', '.join(sorted(missing))}; name one that does")
+        # FLUX and its kin read it only at a second guidance scale, and that is off there.
+        if d.negative_prompt and "true_cfg_scale" in self._takes and self._takes["true_cfg_scale"].default <= 1:
+            raise LTGCError(f"t2i.diffusers.negative_prompt: {self._name} reads none; set it to null")
+        options = {}
+        for key, argument in ARGUMENTS.items():
+            if (value := getattr(d, key)) is None:
+                continue
+            if argument not in self._takes:
+                raise LTGCError(f"t2i.diffusers.{key}: {self._name} takes none; set it to null")
+            options[argument] = value
+        if size != "auto":
+            if not {"width", "height"} <= set(self._takes):
+                raise LTGCError(f"t2i.size: {self._name} draws in one size only; set it to auto")
+            options["width"], options["height"] = map(int, size.split("x"))
+        return options
+
+    def _cut(self, prompt: str) -> str:
+        """The part of the prompt that at least one of the text encoders reads to its end."""
+        return cut(prompt, lambda text: any(fits(text) for fits in self._readers))
+
+    def _pixels(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 of values in [0, 1]."""
+        if not np.isfinite(image).all():
+            raise LTGCError(
+                f"t2i.diffusers.dtype: {self._name} overflows in {self._section.diffusers.dtype} (its images are "
+                "no numbers); set bfloat16 or float32"
+            )
+        return (image * 255).round().astype(np.uint8)
+
+    def _no_memory(self, batch: int) -> LTGCError:
+        d, size = self._section.diffusers, self._section.size
+        remedies = {
+            "a smaller t2i.size": True,
+            "t2i.diffusers.batch_size: 1": batch > 1,
+            "vae_slicing: true": batch > 1 and not d.vae_slicing,
+            "vae_tiling: true": not d.vae_tiling,
+            "offload: model": d.offload == "none",
+            "dtype: bfloat16": d.dtype == "float32",
+        }
+        rest = " or ".join(remedy for remedy, helps in reversed(remedies.items()) if helps)
+        return LTGCError(f"t2i: out of memory drawing {batch} x {size} with {self._section.model}; set {rest}")
+
+
+def cut(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest beginning of `text` that fits: whole features and scenes if it can be, else whole words."""
+    if fits(text):
+        return text
+    for ends in (r",| in | on | at ", r"\s"):
+        for end in reversed([match.start() for match in re.finditer(ends, text)]):
+            if fits(text[:end]):
+                return text[:end]
+    return ""
+
+
+def identity(section: params.T2I) -> list[str | None]:
+    """What tells the weights from others of the same name: of the pipeline, and of its LoRA or None.
+
+    A pin in params.yaml needs no look at the weights, so what is stored can be used where they are not.
+    Raises LTGCError for a hub name without a revision: the same name may be other weights tomorrow.
+    """
+    model, revision = section.model, section.diffusers.revision
+    if Path(model).is_dir():
+        revision = revision or _unpinned("t2i.diffusers.revision", model, fingerprint(Path(model)))
+    elif revision is None:
+        if HUB_NAME.match(model):
+            raise LTGCError(
+                f"t2i.diffusers.revision: {model} is not pinned; set the commit that "
+                f"https://huggingface.co/{model}/commits/main shows"
+            )
+        raise LTGCError(f"t2i.model: {model!r} is no folder and no hub name (organisation/name)")
+    lora = section.diffusers.lora
+    if lora is None:
+        return [revision, None]
+    path = str(lora.path)
+    pin = lora.revision or _unpinned("t2i.diffusers.lora.revision", path, fingerprint(lora_file(lora)))
+    return [revision, pin]
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 over the names and bytes of the files of a saved pipeline, or over one file."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and (file == path or file.suffix in READ):
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+            name = file.relative_to(path).as_posix() if file != path else ""
+            digest.update(f"{name}\n{content}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def lora_file(lora: params.DiffusersLora) -> Path:
+    """The one safetensors file that `lora.path` is or holds. Raises LTGCError where there is none or a choice."""
+    files = [lora.path] if lora.path.is_file() else sorted(lora.path.glob("*.safetensors"))
+    if len(files) != 1 or files[0].suffix != ".safetensors":
+        found = ", ".join(file.name for file in files) or "nothing"
+        raise LTGCError(f"t2i.diffusers.lora.path: {lora.path}: name one .safetensors file; found {found}")
+    return files[0]
+
+
+def _unpinned(key: str, what: str, revision: str) -> str:
+    stage.console.print(f"{what} is not pinned: {key}: {revision}", markup=False, soft_wrap=True)
+    return revision
+
+
+def _check_pin(key: str, path: Path, pin: str | None) -> None:
+    if pin is not None and (found := fingerprint(path)) != pin:
+        raise LTGCError(f"{key}: {path} is {found}, not {pin}; correct the one or the other")
+
+
+def _load(section: params.T2I) -> Any:
+    import diffusers  # 4 s, so only where it draws
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    model, d = section.model, section.diffusers
+    local = Path(model).is_dir()
+    if local:
+        _check_pin("t2i.diffusers.revision", Path(model), d.revision)
+    try:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            model,
+            revision=None if local else d.revision,
+            variant=d.variant,
+            torch_dtype=getattr(torch, d.dtype),
+            use_safetensors=True,
+        )
+    except Exception as error:  # whatever a folder that is no pipeline leads to
+        raise LTGCError(f"t2i.model {model!r}: {_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _set_scheduler(pipe: Any, name: str | None) -> None:
+    if name is None:
+        return
+    fitting = {kind.__name__: kind for kind in pipe.scheduler.compatibles}
+    if name not in fitting:
+        raise LTGCError(
+            f"t2i.diffusers.scheduler: {name} does not fit {type(pipe).__name__}; set one of "
+            f"{', '.join(sorted(fitting))}"
+        )
+    pipe.scheduler = fitting[name].from_config(pipe.scheduler.config)
+
+
+def _add_lora(pipe: Any, lora: params.DiffusersLora | None) -> None:
+    """Add it to the weights, so that it costs no time."""
+    if lora is None:
+        return
+    key = "t2i.diffusers.lora"
+    file = lora_file(lora)
+    _check_pin(f"{key}.revision", file, lora.revision)
+    if not hasattr(pipe, "load_lora_weights"):
+        raise LTGCError(f"{key}: {type(pipe).__name__} takes no LoRA; set it to null")
+    try:
+        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
+    except Exception as error:  # whatever a file that is no LoRA of this pipeline leads to
+        raise LTGCError(f"{key}.path: {file}: {_line(error)}") from error
+    if not pipe.get_list_adapters():  # diffusers only warns of weights for other layers
+        raise LTGCError(f"{key}.path: {file} has no weights for {type(pipe).__name__}")
+    pipe.fuse_lora(lora_scale=lora.scale)
+    pipe.unload_lora_weights()
+
+
+def _save_memory(pipe: Any, d: params.Diffusers) -> None:
+    for key, method in (("vae_slicing", "enable_slicing"), ("vae_tiling", "enable_tiling")):
+        if getattr(d, key):
+            if not hasattr(getattr(pipe, "vae", None), method):
+                raise LTGCError(f"t2i.diffusers.{key}: not to be had with {type(pipe).__name__}; set it to false")
+            getattr(pipe.vae, method)()
+    device = clip.pick_device(d.device)
+    if d.offload == "none":
+        pipe.to(device)
+    elif device.type == "cpu":
+        raise LTGCError("t2i.diffusers.offload: there is no GPU to spare; set it to none")
+    elif d.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)
+
+
+def _readers(pipe: Any, takes: Mapping[str, inspect.Parameter]) -> Iterator[Callable[[str], bool]]:
+    """For each text encoder, whether it reads a text to its end.
+
+    CLIP's end at 77 tokens. The others (T5, ...) end where the pipeline's max_sequence_length says.
+    """
+    longest = takes["max_sequence_length"].default if "max_sequence_length" in takes else None
+    for name, part in pipe.components.items():
+        if not name.startswith("tokenizer") or part is None:
+            continue
+        limit = part.model_max_length
+        if longest is not None and "CLIP" not in type(part).__name__:
+            limit = min(limit, longest)
+        yield lambda text, tokenizer=part, limit=limit: len(tokenizer(text).input_ids) <= limit  # type: ignore[misc]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
