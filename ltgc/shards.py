@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -123,8 +123,7 @@ def preview(*shards_and_sheet: str) -> None:
         tiles.append((MARGIN, y - SIDE, None, f"{shard.parent.name}/{shard.stem}: {len(pairs)} of {len(whole)}"))
         y += line
         for index, (attempt, name) in enumerate(pairs):
-            image = Image.open(io.BytesIO(read(shard, name))).convert("RGB")
-            image.thumbnail((SIDE, SIDE))
+            image = ImageOps.contain(Image.open(io.BytesIO(read(shard, name))).convert("RGB"), (SIDE, SIDE))
             row, column = divmod(index, COLUMNS)
             x = MARGIN + column * (SIDE + MARGIN)
             tiles.append((x, y + row * (SIDE + line), image, _score(attempt)))
