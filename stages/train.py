@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ltgc import artifacts, clip, data, params, pixels, stage
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ImageRecord, Run
+from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, Contamination, ImageRecord, Run
 from ltgc.classifier import Classifier, accuracy, class_texts
 from ltgc.errors import LTGCError
 from ltgc.methods import METHODS
@@ -54,7 +54,9 @@ def fit(
     original = [(root / image.path, image.label) for image in manifest if image.split == "train"]
     validation = [(root / image.path, image.label) for image in manifest if image.split == "val"]
     attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
-    generated = [(Path(a.image), a.label) for a in attempts if a.verdict == "accepted" and a.image]
+    dropped = {d.image for d in artifacts.read_jsonl(artifacts.DROPPED, Contamination)}  # nearly test images
+    accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
+    generated = [(Path(image), label) for image, label in accepted if image not in dropped]
     run = Run(
         method=method,
         seed=seed,

@@ -95,6 +95,7 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     artifacts.write_records_csv(root / artifacts.CLASSES, classes, ClassRecord)
     artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
     artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
+    artifacts.write_jsonl(root / artifacts.DROPPED, [])
 
 
 def draw(path: Path, label: int, rng: np.random.Generator) -> None:

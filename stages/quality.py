@@ -1,0 +1,68 @@
+"""Stage quality: how diverse the generated images are, how far from the originals, and which resemble test images.
+
+python -m stages.quality
+"""
+
+from ltgc import artifacts, clip, data, params, quality, stage, verify
+from ltgc.artifacts import Attempt, ClassRecord, Contamination, ImageRecord
+from ltgc.errors import LTGCError
+from ltgc.images import MAX_PIXELS
+
+
+def main() -> None:
+    settings = params.load("data.source", "data.root", "data.images", "clip", "quality")
+    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
+    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    attempts = [a for a in artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt) if a.verdict == "accepted"]
+
+    rows, found = measure(settings, classes, manifest, attempts) if attempts else ([], [])
+    dropped = found if settings.quality.drop_contaminated else []
+    artifacts.write_jsonl(artifacts.CLASS_QUALITY, rows)
+    artifacts.write_jsonl(artifacts.CONTAMINATED, found)
+    # What train leaves out. A file of its own: a stricter search, with nothing dropped, runs no training again.
+    artifacts.write_jsonl(artifacts.DROPPED, dropped)
+    artifacts.write_json(artifacts.QUALITY, quality.summary(rows, found, len(dropped)))
+    stage.console.print(
+        f"{len(attempts):,} generated images of {len(rows):,} classes; nearly a test image: {len(found):,}, "
+        f"dropped: {len(dropped):,}"
+    )
+
+
+def measure(
+    settings: params.Params, classes: list[ClassRecord], manifest: list[ImageRecord], attempts: list[Attempt]
+) -> tuple[list[artifacts.ClassQuality], list[Contamination]]:
+    model = clip.load(settings.clip)
+    root = data.image_root(settings.data)
+    labels = {attempt.label for attempt in attempts}
+    generated = quality.look([attempt.image or "" for attempt in attempts], model, hashed=True)
+    real = {}
+    for split in ("train", "val"):
+        own = [image for image in manifest if image.split == split and image.label in labels]
+        seen = quality.look([root / image.path for image in own], model)
+        real[split] = quality.by_label([image.label for image in own], seen.features)
+    drawn = quality.by_label([attempt.label for attempt in attempts], generated.features)
+    rows = quality.of_classes(classes, real["train"], drawn, real["val"])
+
+    test = [image for image in manifest if image.split == "test"]
+    looks = verify.look_at(root, [image.path for image in test], MAX_PIXELS, hashed=True)
+    for image, seen_of in zip(test, looks, strict=True):
+        if seen_of.bad:
+            raise LTGCError(f"{root / image.path}: {seen_of.bad}; mend or remove it and run `dvc repro`")
+
+    def cosine(i: int, image: ImageRecord) -> float:
+        return float(generated.features[i] @ quality.look([root / image.path], model).features[0])
+
+    found = quality.contaminated(
+        attempts,
+        generated,
+        test,
+        [seen_of.hash for seen_of in looks],
+        cosine,
+        distance=settings.quality.duplicate_distance,
+        least_cosine=settings.quality.duplicate_cosine,
+    )
+    return rows, found
+
+
+if __name__ == "__main__":
+    stage.run(main)
