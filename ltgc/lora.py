@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from ltgc import params
-from ltgc.errors import LTGCError
+from ltgc.tuning import blocks
 
-# A pattern, not a list: peft keeps a list as a set and would save it in an order that changes from run to run.
-TARGETS = r"transformer\.resblocks\.\d+\.(attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.(c_fc|c_proj))"
+# Patterns, not lists: peft keeps a list as a set and would save it in an order that changes from run to run.
+TARGETS = {"attention": r"attn\.(q_proj|k_proj|v_proj|out_proj)", "mlp": r"mlp\.(c_fc|c_proj)"}
 
 
 class Attention(nn.Module):
@@ -53,14 +52,14 @@ def rebuild_attention(visual: nn.Module) -> nn.Module:
 
     Raises LTGCError for a visual tower that is not made of open_clip's standard blocks (ResNet, timm).
     """
-    for block in _blocks(visual):
+    for block in blocks(visual):
         block.attn = Attention(block.attn)
     return visual
 
 
 def restore_attention(visual: nn.Module) -> nn.Module:
     """Undo `rebuild_attention` in place: nn.MultiheadAttention again, under open_clip's parameter names."""
-    for block in _blocks(visual):
+    for block in blocks(visual):
         block.attn = _multihead(block.attn)
     return visual
 
@@ -70,7 +69,8 @@ def add_adapter(visual: nn.Module, lora: params.Lora) -> PeftModel:
 
     A's initial values come from torch's global generator; B is 0, so that the output does not change yet.
     """
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
+    targets = rf"transformer\.resblocks\.\d+\.({'|'.join(TARGETS[name] for name in lora.targets)})"
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     return get_peft_model(rebuild_attention(visual), config)
 
 
@@ -88,16 +88,6 @@ def load_adapter(visual: nn.Module, folder: Path) -> PeftModel:
 def merge(adapted: PeftModel) -> nn.Module:
     """A copy of the adapted tower as plain open_clip knows it: the LoRA delta added to the weights, once."""
     return restore_attention(copy.deepcopy(adapted).merge_and_unload())
-
-
-def _blocks(visual: nn.Module) -> list[ResidualAttentionBlock]:
-    blocks = list(visual.transformer.resblocks) if isinstance(visual, VisionTransformer) else []
-    if not blocks or not all(isinstance(block, ResidualAttentionBlock) for block in blocks):
-        raise LTGCError(
-            f"clip.model: no LoRA for a visual tower of type {type(visual).__name__} with other than open_clip's "
-            "standard blocks; name a ViT of open_clip (ViT-B-32, ViT-L-14, ...)"
-        )
-    return blocks
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

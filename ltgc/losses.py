@@ -74,11 +74,9 @@ def ldam(logits: Tensor, targets: Tensor, counts: Tensor, max_margin: float, log
 
     s is the head's logit scale; the rarest class has Δ = max_margin. n counts images, however they are sampled:
     the margin is what few examples cost, not what they weigh.
-    Raises LTGCError for soft targets: Δ_y keeps the examples of y from the boundary; a mixture is an example of
-    neither class, and a margin for both at once pushes each below the other.
+    Not for soft targets (`make` refuses them): Δ_y keeps the examples of y from the boundary; a mixture is an
+    example of neither class, and a margin for both at once pushes each below the other.
     """
-    if targets.is_floating_point():
-        raise LTGCError("train.loss: ldam has no soft targets (mixed or weighted labels); use another loss")
     rarest = counts[counts > 0].min()
     margins = max_margin * (rarest / counts.clamp_min(1)) ** 0.25  # (C,)
     return F.cross_entropy(logits - logit_scale * margins * _shares(logits, targets), targets)
@@ -111,6 +109,14 @@ LOSSES: dict[str, Callable[[LossSettings, Classes], Loss]] = {
 }
 
 
-def make(settings: Train, classes: Classes) -> Loss:
-    """The loss that train.loss names, for these classes."""
+def make(settings: Train, classes: Classes, soft_targets: bool) -> Loss:
+    """The loss that train.loss names, for these classes.
+
+    Raises LTGCError where the run has soft targets and the loss is not defined for them.
+    """
+    if soft_targets and settings.loss == "ldam":
+        raise LTGCError(
+            "train.loss: ldam has no soft targets, and this method mixes or weights labels "
+            "(train.generated.weight); name another loss, or leave the method out of `methods`"
+        )
     return LOSSES[settings.loss](settings.loss_settings, classes)

@@ -23,7 +23,7 @@ def mix(a: Tensor, b: Tensor, lam: Tensor) -> Tensor:
 def cut(a: Tensor, b: Tensor, lam: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
     """a with a box of b in it, of the image's shape and 1 - λ of its area (CutMix, Yun et al. 2019).
 
-    a, b: (B, C, H, W); lam: (B,); corner: (B, 2) in [0, 1), where the box lies in the room it has, down and across.
+    a, b: (B, C, H, W); lam: (B,); corner: (B, 2) in [0, 1), down and across the room that the box has.
     The box lies whole in the image, where CutMix's own may hang over the edge: λ keeps its distribution.
     Returns the images and their λ (B,): the share of the pixels that are a's.
     """

@@ -62,6 +62,11 @@ class Plan:
         return self.crops[step].transpose(0, 1).flatten(0, 1)
 
     @property
+    def soft(self) -> bool:
+        """Whether targets are soft (B, classes)."""
+        return self.j is not None or self.weight is not None
+
+    @property
     def images_seen(self) -> int:
         return self.i.numel() * (1 if self.j is None else 2)
 

@@ -21,6 +21,8 @@ def main(method: str = "") -> None:
         seed: artifacts.read_record(artifacts.MODELS / method / str(seed) / "run.json", Run)
         for seed in section.seeds
     }
+    recipe = METHODS[method]
+    ensemble = section.evaluate.ensemble or (recipe is not None and recipe.ensemble)
     labels = torch.tensor([image.label for image in test], dtype=torch.int64)
     model = clip.load(section.clip, section.evaluate.device)
     root = data.image_root(section.data)
@@ -32,7 +34,7 @@ def main(method: str = "") -> None:
         per_class: list[ClassAccuracy] = []
         if not run.skipped:
             network = classifier.load(artifacts.MODELS / method / str(seed), model)
-            probabilities = classifier.probabilities(network, test_pixels, section.evaluate.batch_size)
+            probabilities = classifier.probabilities(network, test_pixels, section.evaluate.batch_size, ensemble)
             scores = metrics.run_metrics(probabilities, labels, classes)
             confidence, predicted = (column.tolist() for column in probabilities.max(-1))
             predictions = [

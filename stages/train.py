@@ -9,12 +9,21 @@ from typing import Any
 
 import torch
 
-from ltgc import artifacts, clip, data, params, pixels, stage
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, Contamination, ImageRecord, Run
-from ltgc.classifier import Classifier, accuracy, class_texts
+from ltgc import artifacts, clip, data, losses, params, pixels, stage, tuning
+from ltgc.artifacts import (
+    Attempt,
+    ClassRecord,
+    ClassTemplate,
+    Contamination,
+    ExistingDescription,
+    ExtendedDescription,
+    ImageRecord,
+    Run,
+)
+from ltgc.classifier import Classifier, HeadSource, accuracy, initial_bias, initial_head
 from ltgc.errors import LTGCError
 from ltgc.methods import METHODS
-from ltgc.plan import TrainingSet, make_plan
+from ltgc.plan import TrainingSet, class_counts, class_prior, keep_generated, make_plan
 from ltgc.train import train
 
 CURVE = ["step", "loss", "lr", "val_accuracy"]
@@ -46,7 +55,8 @@ def fit(
     method: params.Method, seed: int, section: params.Params, folder: Path
 ) -> tuple[Run, list[dict[str, Any]]]:
     """Train `method`, write adapter and head into `folder`; what was done, and the training curve."""
-    settings, recipe = section.train, METHODS[method]
+    recipe = METHODS[method]
+    settings = recipe.settings(section.train) if recipe else section.train
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
     manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
@@ -57,6 +67,10 @@ def fit(
     dropped = {d.image for d in artifacts.read_jsonl(artifacts.DROPPED, Contamination)}  # nearly test images
     accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
     generated = [(Path(image), label) for image, label in accepted if image not in dropped]
+    kept = keep_generated([label for _, label in generated], [c.train for c in classes], settings.generated)
+    if recipe and recipe.needs_generated and generated and not kept:
+        raise LTGCError("train.generated.per_class: leaves no generated image to train on; raise it, or set null")
+    generated = [generated[position] for position in kept]
     run = Run(
         method=method,
         seed=seed,
@@ -72,29 +86,45 @@ def fit(
         return run.model_copy(update={"skipped": reason}), []
 
     model = clip.load(section.clip, settings.device)
-    head = model.text_features(class_texts(settings.head_init, classes, templates))
-    scale = model.logit_scale if settings.logit_scale is None else settings.logit_scale
-    visual = model.model.visual
+
+    def load(images: list[tuple[Path, int]]) -> tuple[pixels.Pixels, torch.Tensor]:
+        labels = torch.tensor([label for _, label in images], dtype=torch.int64)
+        return pixels.load([path for path, _ in images], model), labels
+
+    def descriptions() -> list[ExistingDescription | ExtendedDescription]:
+        return [
+            *artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription),
+            *artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription),
+        ]
+
     torch.manual_seed(seed)
-    if recipe:
-        from ltgc import lora  # with peft, 0.6 s to import, which zero-shot does not need
+    head = initial_head(
+        settings.head_init, HeadSource(model, classes, templates, descriptions, lambda: load(original))
+    )
+    scale = model.logit_scale if settings.logit_scale is None else settings.logit_scale
+    visual = tuning.apply(model.model.visual, settings) if recipe else model.model.visual
+    classifier = Classifier(visual, head, scale, initial_bias(settings.head, len(classes)))
+    classifier = classifier.to(model.device).eval()
 
-        visual = lora.add_adapter(visual, settings.lora)
-    classifier = Classifier(visual, head, scale).eval()
-
-    val_pixels = pixels.load([path for path, _ in validation], model)
-    val_labels = torch.tensor([label for _, label in validation], dtype=torch.int64)
+    val_pixels, val_labels = load(validation)
 
     def validate() -> float | None:
         return accuracy(classifier, val_pixels, val_labels, settings.batch_size)
 
     curve: list[dict[str, Any]] = []
     if recipe:
-        images = original + generated
-        labels = torch.tensor([label for _, label in images])
-        training_set = TrainingSet(pixels.load([path for path, _ in images], model), labels, len(original))
+        training_set = TrainingSet(*load(original + generated), original=len(original))
         plan = make_plan(recipe, training_set, settings)
-        curve = train(classifier, plan, training_set, settings, validate)
+        loss = losses.make(
+            settings,
+            losses.Classes(
+                prior=class_prior(recipe, training_set, settings, len(classes)).to(model.device),
+                counts=class_counts(recipe, training_set, len(classes)).to(model.device),
+                logit_scale=scale,
+            ),
+            soft_targets=plan.soft,
+        )
+        curve = train(classifier, plan, training_set, settings, loss=loss, validate=validate)
         run = run.model_copy(update={"steps": settings.steps, "images_seen": plan.images_seen})
     classifier.save(folder)
     val_accuracy = curve[-1]["val_accuracy"] if curve else validate()
