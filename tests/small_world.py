@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from ltgc import artifacts, data
 from ltgc.artifacts import (
+    AskMetrics,
     Attempt,
     ClassAccuracy,
     ClassRecord,
@@ -92,6 +93,8 @@ def build(
         calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
         calls |= {"rounds": 6} if stage == "extend" else {}
         artifacts.write_json(root / artifacts.CALLS / f"{stage}.json", calls)
+    asked = AskMetrics(images=12, of=30, all=55.0, many=60.0, medium=50.0, few=None, refused=1, no_class=0)
+    artifacts.write_json(root / artifacts.ASK, asked.model_dump())
     for number, method in enumerate(METHODS):
         for seed in SEEDS:
             run(root, method, seed, classes, 40.0 + 10 * number + seed)

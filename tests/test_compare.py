@@ -8,7 +8,7 @@ import pytest
 import small_world
 
 from ltgc import artifacts, compare
-from ltgc.artifacts import RunMetrics
+from ltgc.artifacts import AskMetrics, RunMetrics
 from ltgc.errors import LTGCError
 from stages import compare as stage
 
@@ -52,7 +52,7 @@ def test_best_is_highest_accuracy_and_lowest_calibration_error() -> None:
 def test_the_stage_writes_the_names_that_others_rely_on(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage.main()
     comparison = json.loads(artifacts.COMPARE.read_text())
-    assert list(comparison) == small_world.METHODS
+    assert list(comparison) == [*small_world.METHODS, "lmm"]
     assert comparison["balancemix"]["all"] == {"mean": 60.5, "std": 0.71}
     assert set(comparison["balancemix"]) == set(compare.METRICS)
     (few,) = [r for r in rows(artifacts.COMPARE_PLOT) if (r["method"], r["metric"]) == ("clip_finetune", "Few")]
@@ -74,7 +74,8 @@ def test_a_skipped_method_is_named_with_its_reason_and_left_out_of_the_metrics(
 ) -> None:
     small_world.skip(world, "balancemix", "the generated set is [empty]")
     stage.main()
-    assert list(json.loads(artifacts.COMPARE.read_text())) == ["clip_zero_shot", "clip_finetune"]
+    assert list(json.loads(artifacts.COMPARE.read_text())) == ["clip_zero_shot", "clip_finetune", "lmm"]
+    assert json.loads(artifacts.PAIRED.read_text()) == {}  # nothing to be different from
     assert "balancemix: the generated set is [empty]" in capsys.readouterr().out
 
 
@@ -87,9 +88,10 @@ def test_a_missing_run_is_named(world: Path) -> None:
 def test_the_table_is_printed_again_from_the_file_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage.main()
     first = capsys.readouterr().out
+    assert "Each method less balancemix" in first
     for folder in (artifacts.RUN_METRICS, artifacts.PER_CLASS):
         folder.rename(folder.with_name("gone"))
-    compare.main()
+    compare.print_tables()
     assert capsys.readouterr().out == first
 
 
@@ -97,3 +99,84 @@ def test_the_best_mean_of_each_column_is_bold() -> None:
     table = compare.table(compare.summarise({"mixup": [metrics(few=41)], "balancemix": [metrics(few=45)]}))
     few = list(table.columns[list(compare.METRICS).index("few") + 1].cells)
     assert few == ["41.0±0.0", "[bold]45.0±0.0[/]"]
+
+
+def test_differences_are_taken_seed_by_seed_so_that_what_seeds_share_is_no_noise() -> None:
+    runs = {
+        "balancemix": [metrics(all=60.0, few=None), metrics(all=70.0, few=None)],
+        "mixup": [metrics(all=58.0, few=None), metrics(all=69.0, few=None)],
+    }
+    paired = compare.differences(runs)
+    assert list(paired) == ["mixup"]
+    assert paired["mixup"]["all"] == {"mean": -1.5, "std": 0.71}  # the methods' own std is above 7
+    assert paired["mixup"]["few"] == {"mean": None, "std": None}
+    assert compare.differences({"mixup": runs["mixup"]}) == {}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "seeds", "beyond"),
+    # t(0.975) is 12.71, 4.30 and 2.78 with 1, 2 and 4 degrees of freedom.
+    [
+        (-2.49, 1.0, 3, True),
+        (-2.48, 1.0, 3, False),
+        (1.25, 1.0, 5, True),
+        (1.24, 1.0, 5, False),
+        (9.0, 1.0, 2, True),
+        (8.0, 1.0, 2, False),
+        (9.0, 0.0, 1, False),
+        (0.0, 0.0, 3, False),
+        (None, None, 3, False),
+    ],
+)
+def test_a_difference_is_beyond_noise_where_the_paired_t_interval_leaves_out_zero(
+    mean: float | None, std: float | None, seeds: int, beyond: bool
+) -> None:
+    assert compare.beyond_noise({"mean": mean, "std": std}, seeds) is beyond
+
+
+def test_the_vision_model_has_one_run_no_spread_is_never_the_best_and_says_what_it_saw(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.main()
+    comparison = json.loads(artifacts.COMPARE.read_text())
+    assert comparison["lmm"]["all"] == {"mean": 55.0, "std": None}
+    assert comparison["lmm"]["ece"] == {"mean": None, "std": None}
+    assert compare.best({"lmm": comparison["lmm"], "mixup": comparison["clip_zero_shot"]}, "all") == {"mixup"}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "lmm 55.0 60.0 50.0 – – – –" in printed
+    assert "asked once, for the class of 12 test images of 30; not to be held against the other rows" in printed
+
+
+def test_a_vision_model_that_was_not_asked_has_no_row(world: Path) -> None:
+    nothing = AskMetrics(images=0, of=30, all=None, many=None, medium=None, few=None, refused=0, no_class=0)
+    artifacts.write_json(artifacts.ASK, nothing.model_dump())
+    stage.main()
+    assert list(json.loads(artifacts.COMPARE.read_text())) == small_world.METHODS
+
+
+def test_published_figures_stand_apart_and_are_marked(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.main()
+    measured = artifacts.COMPARE.read_bytes()
+    assert "ublished" not in capsys.readouterr().out
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("published: null", "published: places_lt"))
+    stage.main()
+    assert artifacts.COMPARE.read_bytes() == measured
+    printed = capsys.readouterr().out
+    below = printed[printed.index("Published in the paper for places_lt, %: not measured here") :]
+    assert "54.1" in below and "LTGC (Table 1)" in below
+    assert "54.1" not in printed.replace(below, "")
+
+
+@pytest.mark.parametrize("name", ["imagenet_lt", "places_lt", "inat2018"])
+def test_the_published_figures_are_those_of_the_papers_tables(name: str) -> None:
+    rows = compare.published(name)
+    assert {"LTGC", "CLIP Zero", "CLIP Finetune"} <= {row["method"] for row in rows}
+    paper = Path(__file__).parents[2] / "shared/paper/ltgc.txt"
+    if not paper.exists():
+        pytest.skip("the paper's text is not here")
+    lines = [line.split("\t") for line in paper.read_text(encoding="utf-8").splitlines() if "\t" in line]
+    assert len(lines) > 20
+    for row in rows:
+        figures = {cell for line in lines if line[0].startswith(row["method"]) for cell in line[1:]}
+        assert {f"{value:.1f}" for key, value in row.items() if key not in ("table", "method")} <= figures, row

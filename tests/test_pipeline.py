@@ -1,77 +1,19 @@
 """The whole pipeline in a clone of its own: one real `dvc repro` of a cut-down world, and what DVC makes of it."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
+from dvc_clone import METHODS, SPECIES, TARGET, digest, run, set_params
 
 from ltgc import artifacts, images, shards
 from ltgc.artifacts import Attempt, ClassTemplate, ExistingDescription, ExtendedDescription
 
-ROOT = Path(__file__).parents[1]
-SPECIES = {
-    "Leucanthemum vulgare": 101,
-    "Rudbeckia hirta": 20,
-    "Tripleurospermum inodorum": 6,
-    "Papaver dubium": 5,
-    "Aquilegia pubescens": 4,
-}
-METHODS = ["clip_zero_shot", "clip_finetune", "balancemix"]
-TARGET = 10
-
-
-def run(clone: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "OPENAI_"))}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
-    assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def set_params(clone: Path, **sections: dict) -> None:
-    params = yaml.safe_load((clone / "params.yaml").read_text())
-    for key, value in sections.items():
-        params[key] = params[key] | value if isinstance(value, dict) else value
-    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def digest(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """A git clone of the working tree with a world of five species, reproduced once from nothing."""
-    clone = tmp_path_factory.mktemp("clone with spaces and ümläuts") / "ltgc"
-    files = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").stdout.split("\n")
-    for name in filter(None, files):
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
-    world = yaml.safe_load((ROOT / "embedded/wildflowers/species.yaml").read_text())
-    chosen = [s | {"train": SPECIES[s["name"]]} for s in world if s["name"] in SPECIES]
-    (clone / "small_world").mkdir()
-    (clone / "small_world/species.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
-    set_params(clone, data={"root": "small_world"}, extend={"target": TARGET}, train={"steps": 4},
-               methods=METHODS, seeds=[0])  # fmt: skip
-    for stale in ("dvc.lock", "metrics"):
-        path = clone / stale
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    run(clone, "git", "init", "-q")
-    run(clone, "git", "add", "-A")
-    run(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "a cut-down world")
-    run(clone, "dvc", "repro", "-q")
-    return clone
-
 
 def test_repro_makes_every_artifact_that_others_rely_on(clone):
     compare = json.loads((clone / "metrics/compare.json").read_text())
-    assert list(compare) == METHODS
+    assert list(compare) == [*METHODS, "lmm"]
     for metrics in compare.values():
         assert set(metrics) == {"all", "many", "medium", "few", "harmonic_mean", "worst_class", "ece"}
         assert all(set(value) == {"mean", "std"} for value in metrics.values())
@@ -119,20 +61,18 @@ def test_changing_a_training_param_runs_no_stage_before_train(clone):
     assert ran.isdisjoint({"prepare", "describe", "extend", "templates", "generate", "loops"})
 
 
-def test_dvc_shows_metrics_and_plots(clone):
+def test_dvc_shows_metrics_and_plots(clone, tmp_path):
     metrics = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
     shown = metrics[""]["data"]
     few = shown["metrics/compare.json"]["data"]["balancemix"]["few"]["mean"]
     assert 0 <= few <= 100
     assert "metrics/loops.json" in shown
-    run(clone, "dvc", "plots", "show", "-o", "plots_html")
-    page = (clone / "plots_html/index.html").read_text()
+    run(clone, "dvc", "plots", "show", "-o", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
     assert "balancemix" in page
 
 
 def test_metrics_diff_tells_what_a_change_did(clone):
-    run(clone, "git", "add", "-A")
-    run(clone, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "results")
     path = clone / "metrics/compare.json"
     before = path.read_text()
     compare = json.loads(before)
@@ -161,3 +101,4 @@ def test_asking_again_from_nothing_gives_the_same_bytes_and_from_the_store_calls
         run(clone, sys.executable, "-m", f"stages.{name}")
     for name in ("descriptions", "generated"):
         assert digest(clone / name) == made[name]
+    run(clone, "git", "checkout", "-q", ".")
