@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import dvc_clone
 import pytest
 from openai_server import openai_server
 
@@ -9,3 +10,9 @@ def running_server():
     """One scriptable server a test module; reset its script before each test."""
     with openai_server() as script:
         yield script
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory):
+    """One pipeline, run once for all tests (85 s); a test leaves it as it was."""
+    return dvc_clone.reproduced(tmp_path_factory.mktemp("clone with spaces and ümläuts") / "ltgc")
