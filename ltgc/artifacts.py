@@ -29,6 +29,7 @@ TEMPLATES = Path("descriptions/templates.jsonl")
 ATTEMPTS = Path("generated/attempts.jsonl")
 ACCEPTED = Path("generated/accepted")
 REJECTED = Path("generated/rejected")
+REAL_SCORES = Path("generated/real_scores.csv")
 CLASS_QUALITY = Path("generated/quality.jsonl")
 CONTAMINATED = Path("generated/contaminated.jsonl")
 DROPPED = Path("generated/dropped.jsonl")
@@ -48,6 +49,7 @@ PER_CLASS_PLOT = Path("plots/per_class.csv")
 LOOPS = Path("metrics/loops.json")
 COST = Path("metrics/cost.json")
 SCORES_PLOT = Path("plots/scores.csv")
+COST_PLOT = Path("plots/cost.csv")
 QUALITY = Path("metrics/quality.json")
 FIG6 = Path("plots/fig6.png")
 FIG7 = Path("plots/fig7.png")
@@ -168,6 +170,16 @@ class Attempt(Record):
     verdict: Verdict
     refines: str | None  # id of the attempt whose prompt this one refines
     reason: str | None
+
+
+class RealScore(Record):
+    """What CLIP's detection says of a real training image (generated/real_scores.csv), to set μ by looking."""
+
+    label: int
+    class_name: str
+    image: str  # ImageRecord.path
+    score: float  # as Attempt.score
+    threshold: float
 
 
 class ClassQuality(Record):

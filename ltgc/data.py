@@ -1,64 +1,38 @@
 """Data sources: where images, classes and splits come from, and how a long tail is cut out of them."""
 
 import hashlib
-import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
-from rich.progress import track
-
-from ltgc import artifacts, images, params
-from ltgc.artifacts import ClassRecord, ImageRecord, Shot, Split
+from ltgc import artifacts, params, verify
+from ltgc.artifacts import ClassRecord, Finding, ImageRecord, Shot, Split
 from ltgc.errors import LTGCError
-from ltgc.stage import console
+from ltgc.sources import cifar, folder, inaturalist, lists, table, wildflowers
+from ltgc.sources.found import Found, Sample
 
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+# (the section, an empty folder for images that are drawn) -> what the source holds
+SOURCES: dict[str, Callable[[params.Data, Path], Found]] = {
+    "wildflowers": wildflowers.find,
+    "folder": folder.find,
+    "list": lists.find,
+    "inaturalist": inaturalist.find,
+    "csv": table.find,
+    "cifar10": cifar.find,
+    "cifar100": cifar.find,
 }
-# What cameras, downloads and data sets hold; other files in a class folder (notes, labels) are counted, not read.
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
-)
-# Starting a worker costs about 0.3 s, decoding a small photo about 1 ms.
-IMAGES_PER_WORKER = 300
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that is not part of the data set, and why."""
-
-    path: str  # relative to data.root
-    reason: str
-    bad_image: bool = False  # an image, but not a usable one (data.on_bad_image: skip)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image as a source finds it."""
-
-    path: str  # relative to the image root, with forward slashes
-    class_name: str
-    split: Split
+DRAWN = frozenset({"wildflowers", "cifar10", "cifar100"})  # their images are made by prepare, not found
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a source holds, ready to be written as data/manifest.csv and data/classes.csv."""
+    """What a source holds, ready to be written below data/."""
 
     images: list[ImageRecord]  # by label, split (train, val, test) and path
-    classes: list[ClassRecord]  # by label; labels follow the order of the names
-    skipped: list[Skipped]
+    classes: list[ClassRecord]  # by label
+    findings: list[Finding]  # by kind and path
 
 
 def image_root(data: params.Data) -> Path:
@@ -67,7 +41,7 @@ def image_root(data: params.Data) -> Path:
 
 
 def prepare(data: params.Data, drawn: Path = artifacts.DRAWN_IMAGES) -> Dataset:
-    """Read the data source, cut the long tail that `data.long_tail` asks for, and count.
+    """Read the data source, look at its images, split, cut the long tail that `data.long_tail` asks for, count.
 
     drawn: an empty folder, into which sources that draw their images put them.
     Raises LTGCError for a missing or empty root, a class without training or test image, two classes of
@@ -75,11 +49,25 @@ def prepare(data: params.Data, drawn: Path = artifacts.DRAWN_IMAGES) -> Dataset:
     """
     if not data.root.is_dir():
         raise LTGCError(f"data.root: {data.root} is not a folder; set it to your images in params.yaml")
-    samples, skipped = SOURCES[data.source](data, drawn)
-    _refuse_gaps(samples, data.root)
+    found = SOURCES[data.source](data, drawn)
+    samples, findings = found.samples, list(found.findings)
+    hashes: dict[str, int] = {}
+    if data.verify and data.source not in DRAWN:
+        samples, seen, hashes = _verified(data, found)
+        findings += seen
+    _refuse_empty(samples, found.names, data.root)
+    samples = _split(samples, found.names, data)
+    _refuse_gaps(samples, found.names, data.root)
     if data.long_tail.head is not None:
-        samples = cut_long_tail(samples, data.long_tail.head, data.long_tail.ratio, data.seed)
-    return Dataset(*_records(samples), skipped)
+        samples = cut_long_tail(samples, found.names, data.long_tail.head, data.long_tail.ratio, data.seed)
+    if found.draw:
+        found.draw(samples)
+    if data.near_duplicates is not None:
+        findings += _near_duplicates(samples, found.names, hashes, data.near_duplicates)
+    splits = {sample.path: sample.split for sample in samples} if findings else {}
+    findings = [finding.model_copy(update={"split": splits.get(finding.path)}) for finding in findings]
+    findings.sort(key=lambda finding: (finding.kind, finding.path))
+    return Dataset(*_records(samples, found), findings)
 
 
 def shot(train: int) -> Shot:
@@ -96,190 +84,96 @@ def long_tail_profile(head: int, ratio: float, classes: int) -> list[int]:
     return [max(1, int(head * (1 / ratio) ** (i / steps) + 1e-9)) for i in range(classes)]
 
 
-def cut_long_tail(samples: Sequence[Sample], head: int, ratio: float, seed: int) -> list[Sample]:
+def cut_long_tail(
+    samples: Sequence[Sample], names: Sequence[str], head: int, ratio: float, seed: int
+) -> list[Sample]:
     """Subsample the training split to `long_tail_profile`, over the classes from largest to smallest.
 
-    A class keeps at most what it has; validation and test are left alone. Classes of one size go by name.
+    A class keeps at most what it has; validation and test are left alone. Classes of one size go by name, so
+    the classes of CIFAR, all of one size, go in the alphabetical order of their labels, as in CIFAR-LT.
     """
-    train: dict[str, list[str]] = defaultdict(list)
+    train: dict[int, list[str]] = defaultdict(list)
     for sample in samples:
         if sample.split == "train":
-            train[sample.class_name].append(sample.path)
-    by_size = sorted(train, key=lambda name: (-len(train[name]), name))
+            train[sample.label].append(sample.path)
+    by_size = sorted(train, key=lambda label: (-len(train[label]), names[label]))
     kept: set[str] = set()
-    for name, count in zip(by_size, long_tail_profile(head, ratio, len(by_size)), strict=True):
-        kept.update(_shuffled(train[name], seed, "long tail")[:count])
+    for label, count in zip(by_size, long_tail_profile(head, ratio, len(by_size)), strict=True):
+        kept.update(_shuffled(train[label], seed, "long tail")[:count])
     return [s for s in samples if s.split != "train" or s.path in kept]
 
 
-# --- sources: (data, drawn) -> (samples, skipped files) -------------------------------------------------
+# --- looking at images ----------------------------------------------------------------------------------
 
 
-def _wildflowers(data: params.Data, drawn: Path) -> tuple[list[Sample], list[Skipped]]:
-    """The embedded data set, drawn below `drawn`."""
-    try:
-        wildflowers = import_module("embedded.wildflowers")
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("embedded"):
-            raise
-        raise LTGCError(
-            "data.source: wildflowers needs the folder embedded/, which is not here; "
-            "set data.source: folder and data.root to your images in params.yaml"
-        ) from error
-    rows = wildflowers.prepare(data.root, drawn, data.seed)
-    return [Sample(path, name, split) for path, name, split in rows], []
-
-
-def _folder(data: params.Data, drawn: Path) -> tuple[list[Sample], list[Skipped]]:
-    """Class folders below train/, val/ and test/, or directly below data.root and split here."""
-    splits = _split_folders(data.root)
-    skipped: list[Skipped] = []
-    if len(splits) > 1:
-        outside = sorted(set(data.root.iterdir()) - {folder for folder, _ in splits})
-        skipped += [Skipped(_relative(entry, data.root), "outside train/, val/ and test/") for entry in outside]
-    names: dict[str, str] = {}  # folder name -> class name
-    found: dict[tuple[str, Split | None], list[str]] = {}
-    for folder, split in splits:
-        for class_folder in _class_folders(folder, data.root, skipped):
-            names[class_folder.name] = class_name(class_folder)
-            found[class_folder.name, split] = _image_files(class_folder, data.root, skipped)
-    if not names:
-        raise LTGCError(f"data.root: no class folder in {data.root}; put the images of each class in one")
-    _refuse_same_names(names, data.root)
-    bad = _bad_images(data.root, sorted(path for paths in found.values() for path in paths))
+def _verified(data: params.Data, found: Found) -> tuple[list[Sample], list[Finding], dict[str, int]]:
+    """The usable samples, what was found out about them and the others, and the hashes of the usable ones."""
+    root = image_root(data)
+    looks = verify.look_at(
+        root, [s.path for s in found.samples], data.max_pixels, hashed=data.near_duplicates is not None
+    )
+    findings = [
+        Finding(
+            kind="bad" if look.bad else "converted",
+            path=sample.path,
+            reason=look.bad or look.converted or "",
+            class_name=found.names[sample.label],
+        )
+        for sample, look in zip(found.samples, looks, strict=True)
+        if look.bad or look.converted
+    ]
+    bad = sorted(finding.path for finding in findings if finding.kind == "bad")
     if bad and data.on_bad_image == "error":
+        reason = next(finding.reason for finding in findings if finding.path == bad[0])
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise LTGCError(
-            f"{data.root / bad[0].path}: {bad[0].reason}{more}; "
-            "mend or remove it, or set data.on_bad_image: skip in params.yaml"
+            f"{root / bad[0]}: {reason}{more}; mend or remove it, or set data.on_bad_image: skip in params.yaml: "
+            f"bad images are then left out and listed in {artifacts.FINDINGS}"
         )
-    unusable = {file.path for file in bad}
-    samples = []
-    for (folder_name, split), paths in found.items():
-        name = names[folder_name]
-        good = [path for path in paths if path not in unusable]
-        by_path = _split(good, name, data) if split is None else dict.fromkeys(good, split)
-        samples += [Sample(path, name, split_of) for path, split_of in by_path.items()]
-    without = set(names.values()) - {sample.class_name for sample in samples}
-    if without:
-        raise LTGCError(f"class {min(without)!r} in {data.root}: no image; add some or remove its folder")
-    return samples, skipped + bad
+    usable = [(s, look) for s, look in zip(found.samples, looks, strict=True) if not look.bad]
+    hashes = {sample.path: look.hash for sample, look in usable if look.hash is not None}
+    return [sample for sample, _ in usable], findings, hashes
 
 
-SOURCES: dict[str, Callable[[params.Data, Path], tuple[list[Sample], list[Skipped]]]] = {
-    "wildflowers": _wildflowers,
-    "folder": _folder,
-}
-DRAWN = frozenset({"wildflowers"})  # sources whose images are made by prepare, not found at data.root
-
-
-def class_name(folder: Path) -> str:
-    """What prompts call the class of `folder`: its name, with single spaces for underscores and white space."""
-    name = " ".join(_utf8(folder).replace("_", " ").split())
-    if not name:
-        raise LTGCError(f"{folder}: a folder name without a word in it cannot name a class; rename it")
-    return unicodedata.normalize("NFC", name)
-
-
-def _split_folders(root: Path) -> list[tuple[Path, Split | None]]:
-    """The folders of the splits; `root` itself, without a split, where it holds the class folders."""
-    folders = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    of_split: dict[Split, list[Path]] = defaultdict(list)
-    for folder in folders:
-        if split := SPLIT_FOLDERS.get(folder.name.lower()):
-            of_split[split].append(folder)
-    others = len(folders) > sum(map(len, of_split.values()))
-    if "train" not in of_split or (others and "test" not in of_split):
-        return [(root, None)]  # a class may well be called "train", beside "bus"
-    if "test" not in of_split:
-        raise LTGCError(f"data.root: {root} has train/ but no test/; add it, or set data.root to {root}/train")
-    for twins in of_split.values():
-        if len(twins) > 1:
-            both = " and ".join(folder.name for folder in twins)
-            raise LTGCError(f"data.root: {root} has both {both}; keep one of them")
-    return [(folder, split) for split, (folder,) in of_split.items()]
-
-
-def _class_folders(folder: Path, root: Path, skipped: list[Skipped]) -> list[Path]:
-    """The folders in `folder`, by name; what is not one goes to `skipped`."""
-    class_folders = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            skipped.append(Skipped(_relative(entry, root), "hidden"))
-        elif not entry.is_dir():
-            skipped.append(Skipped(_relative(entry, root), "not in a class folder"))
-        else:
-            class_folders.append(entry)
-    return class_folders
-
-
-def _image_files(class_folder: Path, root: Path, skipped: list[Skipped]) -> list[str]:
-    """Paths (relative to `root`, sorted) of the images in and below `class_folder`; others go to `skipped`."""
-    paths = []
-    for parent, folders, files in os.walk(class_folder):
-        hidden = [name for name in [*folders, *files] if name.startswith(".")]
-        skipped += [Skipped(_relative(Path(parent, name), root), "hidden") for name in sorted(hidden)]
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(set(files) - set(hidden)):
-            path = _relative(Path(parent, name), root)
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                paths.append(path)
-            else:
-                skipped.append(Skipped(path, "not an image file"))
-    return sorted(paths)
-
-
-def _relative(path: Path, root: Path) -> str:
-    _utf8(path)
-    return path.relative_to(root).as_posix()
-
-
-def _utf8(path: Path) -> str:
-    """The last component of `path`. Raises LTGCError where it is not UTF-8: no artifact could hold it."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError as error:
-        raise LTGCError(f"{os.fsencode(path)!r}: a file name that is not UTF-8; rename it") from error
-    return path.name
-
-
-def _bad_images(root: Path, paths: Sequence[str]) -> list[Skipped]:
-    """Those of `paths` that do not decode, with the reason. Decodes on all cores."""
-    workers = min(os.cpu_count() or 1, len(paths) // IMAGES_PER_WORKER)
-    files = [root / path for path in paths]
-
-    def checked(reasons: Iterable[str | None]) -> list[Skipped]:
-        bar = track(reasons, "checking images", len(paths), console=console, transient=True)
-        return [Skipped(path, reason, bad_image=True) for path, reason in zip(paths, bar, strict=True) if reason]
-
-    if workers < 2:
-        return checked(map(_fault, files))
-    # Not fork: the progress bar's thread may hold a lock at that moment.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return checked(pool.map(_fault, files, chunksize=32))
-
-
-def _fault(path: Path) -> str | None:
-    """Why the image at `path` cannot be used, or None."""
-    if not path.is_file():
-        return "no regular file (a broken link?)"
-    try:
-        images.load(path)
-    except images.BadImage as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None
+def _near_duplicates(
+    samples: Sequence[Sample], names: Sequence[str], hashes: dict[str, int], distance: int
+) -> list[Finding]:
+    """A finding for each test image whose hash is within `distance` bits of a training image's."""
+    train = [s for s in samples if s.split == "train" and s.path in hashes]
+    test = [s for s in samples if s.split == "test" and s.path in hashes]
+    twins = verify.nearest([hashes[s.path] for s in train], [hashes[s.path] for s in test], distance)
+    return [
+        Finding(
+            kind="near_duplicate",
+            path=test[i].path,
+            reason=f"{bits} of {verify.BITS} bits from a training image of the class {names[train[j].label]}",
+            class_name=names[test[i].label],
+            other=train[j].path,
+        )
+        for i, j, bits in twins
+    ]
 
 
 # --- splits and counts ----------------------------------------------------------------------------------
 
 
-def _split(paths: Sequence[str], name: str, data: params.Data) -> dict[str, Split]:
-    """The split of each image of one class: the fractions of data, but at least one for test and train.
+def _split(samples: list[Sample], names: Sequence[str], data: params.Data) -> list[Sample]:
+    """Samples without a split get one, class by class: the fractions of data, at least one for test and train.
 
     Raises LTGCError for a class of a single image.
     """
+    if all(sample.split for sample in samples):
+        return samples
+    paths: dict[int, list[str]] = defaultdict(list)
+    for sample in samples:
+        paths[sample.label].append(sample.path)
+    split: dict[str, Split] = {}
+    for label, of_class in paths.items():
+        split |= _split_class(of_class, names[label], data)
+    return [sample._replace(split=split[sample.path]) for sample in samples]
+
+
+def _split_class(paths: Sequence[str], name: str, data: params.Data) -> dict[str, Split]:
     if len(paths) == 1:
         raise LTGCError(f"class {name!r} has one image, {paths[0]}: not enough for training and test; add another")
     test = min(max(1, round(len(paths) * data.test_fraction)), max(1, len(paths) - 1))
@@ -296,32 +190,27 @@ def _shuffled(paths: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(paths, key=lambda path: hashlib.sha256(f"{seed}/{purpose}/{path}".encode()).digest())
 
 
-def _refuse_same_names(names: dict[str, str], root: Path) -> None:
-    """CLIP's tokenizer lower-cases: classes that differ in case only have one and the same text."""
-    seen: dict[str, str] = {}
-    for folder, name in sorted(names.items()):
-        twin = seen.setdefault(name.casefold(), folder)
-        if twin != folder:
-            raise LTGCError(f"data.root: {root} has two classes of one name: {twin!r}, {folder!r}; rename one")
+def _refuse_empty(samples: Sequence[Sample], names: Sequence[str], root: Path) -> None:
+    if without := set(range(len(names))) - {sample.label for sample in samples}:
+        raise LTGCError(f"class {names[min(without)]!r} in {root}: no image; add some or remove the class")
 
 
-def _refuse_gaps(samples: Sequence[Sample], root: Path) -> None:
+def _refuse_gaps(samples: Sequence[Sample], names: Sequence[str], root: Path) -> None:
     """Every class needs something to learn from and something to be tested on; val may be empty."""
-    has = {(sample.class_name, sample.split) for sample in samples}
-    for name in sorted({sample.class_name for sample in samples}):
+    has = {(sample.label, sample.split) for sample in samples}
+    for label, name in enumerate(names):
         for split, word in (("train", "training"), ("test", "test")):
-            if (name, split) not in has:
+            if (label, split) not in has:
                 raise LTGCError(f"class {name!r} in {root} has no {word} image; add one or remove the class")
 
 
-def _records(samples: Sequence[Sample]) -> tuple[list[ImageRecord], list[ClassRecord]]:
-    labels = {name: label for label, name in enumerate(sorted({s.class_name for s in samples}))}
+def _records(samples: Sequence[Sample], found: Found) -> tuple[list[ImageRecord], list[ClassRecord]]:
     order = get_args(Split)
     manifest = [
-        ImageRecord(path=s.path, label=labels[s.class_name], class_name=s.class_name, split=s.split)
-        for s in sorted(samples, key=lambda s: (labels[s.class_name], order.index(s.split), s.path))
+        ImageRecord.model_validate({**s._asdict(), "class_name": found.names[s.label]})
+        for s in sorted(samples, key=lambda s: (s.label, order.index(s.split), s.path))
     ]
-    count = Counter((image.label, image.split) for image in manifest)
+    count = Counter((s.label, s.split) for s in samples)
     classes = [
         ClassRecord(
             label=label,
@@ -331,7 +220,8 @@ def _records(samples: Sequence[Sample]) -> tuple[list[ImageRecord], list[ClassRe
             val=count[label, "val"],
             test=count[label, "test"],
             shot=shot(count[label, "train"]),
+            context=found.contexts[label] if found.contexts else None,
         )
-        for name, label in labels.items()
+        for label, name in enumerate(found.names)
     ]
     return manifest, classes

@@ -58,7 +58,7 @@ class Data(Section):
     on_bad_image: Literal["error", "skip"]
     verify: bool
     max_pixels: int = Field(gt=0, le=100_000_000)  # ltgc.images.MAX_PIXELS: no stage reads a larger one
-    near_duplicates: Annotated[int, Field(ge=0, le=16)] | None
+    near_duplicates: Annotated[int, Field(ge=0, le=8)] | None  # random hashes of iNaturalist meet from 8 on
     long_tail: LongTail
 
     @model_validator(mode="after")
@@ -169,12 +169,14 @@ class T2I(Server):
 class Clip(Section):
     model: str
     pretrained: str | None
+    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$")] | None = None
 
 
 class Filter(Section):
     scorer: Literal["cosine", "probability", "percentile"]
     threshold: float
     offset: float
+    wait: Annotated[float, Field(ge=0, le=1)] = 0.005
     max_refinements: Count
     text: Literal["templates", "class_names"]
 

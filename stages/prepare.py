@@ -12,7 +12,12 @@ from rich.table import Table
 from ltgc import artifacts, data, params, stage
 from ltgc.artifacts import ClassRecord, ImageRecord
 
-LISTED = 20  # unusable images that are named; the rest is counted
+LISTED = 20  # bad and near-duplicate images that are named; all are in data/findings.jsonl
+KINDS = {
+    "bad": "bad images left out",
+    "converted": "images converted (CMYK, more than 8 bits, more than one frame)",
+    "near_duplicate": "test images nearly the same as a training image",
+}
 
 
 def main() -> None:
@@ -31,16 +36,24 @@ def main() -> None:
 
     artifacts.write_records_csv(artifacts.MANIFEST, dataset.images, ImageRecord)
     artifacts.write_records_csv(artifacts.CLASSES, dataset.classes, ClassRecord)
+    artifacts.write_jsonl(artifacts.FINDINGS, dataset.findings)
     stage.console.print(table(dataset))
-    for file in [file for file in dataset.skipped if file.bad_image][:LISTED]:
-        stage.console.print(f"  {escape(str(section.root / file.path))}: {escape(file.reason)}", soft_wrap=True)
+    named = [finding for finding in dataset.findings if finding.kind in ("bad", "near_duplicate")]
+    for finding in named[:LISTED]:
+        twin = f": {finding.other}" if finding.other else ""
+        stage.console.print(f"  {escape(f'{finding.path}: {finding.reason}{twin}')}", soft_wrap=True)
+    if len(named) > LISTED:
+        stage.console.print(f"  and {len(named) - LISTED} more in {artifacts.FINDINGS}")
 
 
 def table(dataset: data.Dataset) -> Table:
-    """Classes and images a shot group, and how many files were left out, by reason."""
-    skipped = Counter(file.reason for file in dataset.skipped)
-    caption = "skipped: " + ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    table = Table("", title="Data set", caption=escape(caption) if skipped else None)
+    """Classes and images a shot group, and how many findings there are, by kind (skipped files by reason)."""
+    found = Counter(
+        f"{f.kind.replace('_', ' ')}, {f.reason}" if f.kind == "skipped" else KINDS[f.kind]
+        for f in dataset.findings
+    )
+    caption = "; ".join(f"{count:,} {what}" for what, count in sorted(found.items()))
+    table = Table("", title="Data set", caption=escape(caption) or None)
     for heading in ("classes", "train", "val", "test", "train a class"):
         table.add_column(heading, justify="right")
     for shot in ("many", "medium", "few", "all"):

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from ltgc import artifacts, data, images, params
-from ltgc.artifacts import ClassRecord, ImageRecord
+from ltgc import artifacts, data, images, params, verify
+from ltgc.artifacts import ClassRecord, Finding, ImageRecord
 from ltgc.errors import LTGCError
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +132,7 @@ def test_files_that_are_no_images_are_counted_by_reason(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text("x")
     dataset = data.prepare(section(tmp_path))
     assert counts(dataset) == {"a": (3, 0, 1)}
-    assert sorted((file.path, file.reason) for file in dataset.skipped) == [
+    assert sorted((file.path, file.reason) for file in dataset.findings) == [
         ("LICENSE", "outside train/, val/ and test/"),
         ("train/a/.DS_Store", "hidden"),
         ("train/a/.thumbnails", "hidden"),
@@ -166,8 +166,8 @@ def test_a_bad_image_is_an_error_that_names_it_or_is_skipped_with_its_reason(tmp
         data.prepare(section(tmp_path))
     dataset = data.prepare(section(tmp_path, on_bad_image="skip"))
     assert counts(dataset) == {"a": (2, 0, 1)}
-    assert [file.path for file in dataset.skipped if file.bad_image] == list(reasons)
-    assert all(reasons[file.path] in file.reason for file in dataset.skipped)
+    assert [file.path for file in dataset.findings if file.kind == "bad"] == list(reasons)
+    assert all(reasons[file.path] in file.reason for file in dataset.findings)
 
 
 def test_odd_but_readable_images_are_taken(tmp_path: Path) -> None:
@@ -265,17 +265,20 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     assert (only.name, only.train, only.shot) == ("a", 25, "medium")
     assert list((tmp_path / artifacts.DRAWN_IMAGES).iterdir()) == []
 
-    spoil(root)
+    reasons = spoil(root)
     before = manifest.read_bytes()
     failed = stage(tmp_path, root)
     assert failed.returncode == 1
     assert "cut.jpg" in failed.stderr and "Traceback" not in failed.stderr
     assert manifest.read_bytes() == before
-    assert {path.name for path in (tmp_path / "data").iterdir()} == {"images", "manifest.csv", "classes.csv"}
+    whole = {"images", "manifest.csv", "classes.csv", "findings.jsonl"}
+    assert {path.name for path in (tmp_path / "data").iterdir()} == whole
 
     skipped = stage(tmp_path, root, on_bad_image="skip")
     assert skipped.returncode == 0
-    assert "skipped:" in skipped.stderr and "cut.jpg" in skipped.stderr
+    assert "5 bad images left out" in skipped.stderr and "cut.jpg" in skipped.stderr
+    findings = artifacts.read_jsonl(tmp_path / artifacts.FINDINGS, Finding)
+    assert [f.path for f in findings if f.kind == "bad"] == list(reasons)
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="no real photos here")
@@ -284,7 +287,7 @@ def test_real_photos_become_an_exponential_long_tail() -> None:
     by_size = sorted((c.train for c in dataset.classes), reverse=True)
     assert by_size == [400, 245, 151, 92, 57, 35, 21, 13, 8, 5]
     assert (sum(c.val for c in dataset.classes), sum(c.test for c in dataset.classes)) == (341, 372)
-    assert dataset.skipped == [data.Skipped("LICENSE", "outside train/, val/ and test/")]
+    assert [(f.path, f.reason) for f in dataset.findings] == [("LICENSE", "outside train/, val/ and test/")]
 
 
 def test_many_images_are_checked_by_several_processes_with_the_same_result(tmp_path: Path) -> None:
@@ -292,8 +295,8 @@ def test_many_images_are_checked_by_several_processes_with_the_same_result(tmp_p
     put(tmp_path / "test" / "a", 1)
     reasons = spoil(tmp_path)
     (tmp_path / "train" / "a" / "huge.png").unlink()
-    for copy in range(2 * data.IMAGES_PER_WORKER):
+    for copy in range(2 * verify.IMAGES_PER_WORKER):
         shutil.copy(tmp_path / "train" / "a" / "000.jpg", tmp_path / "train" / "a" / f"c{copy}.jpg")
     dataset = data.prepare(section(tmp_path, on_bad_image="skip"))
-    assert [file.path for file in dataset.skipped] == [path for path in reasons if "huge" not in path]
-    assert dataset.classes[0].train == 2 + 2 * data.IMAGES_PER_WORKER
+    assert [file.path for file in dataset.findings] == [path for path in reasons if "huge" not in path]
+    assert dataset.classes[0].train == 2 + 2 * verify.IMAGES_PER_WORKER
