@@ -201,3 +201,23 @@ def summary(costs: Mapping[str, Cost]) -> dict[str, Any]:
         name: asdict(cost) | {"usd": None if cost.usd is None else round(cost.usd, 6)}
         for name, cost in [*costs.items(), ("total", total)]
     }
+
+
+PLOT_FIELDS = ["stage", "measure", "value"]
+MEASURES = {  # of plots/cost.csv: the name there, and the field of Cost
+    "USD": "usd",
+    "calls": "calls",
+    "images": "images",
+    "prompt tokens": "prompt_tokens",
+    "reply tokens": "completion_tokens",
+}
+
+
+def plot_rows(costs: Mapping[str, Cost]) -> list[dict[str, Any]]:
+    """plots/cost.csv: a row for each stage and measure; none for money where a model has no price."""
+    return [
+        {"stage": stage, "measure": measure, "value": value}
+        for stage, cost in costs.items()
+        for measure, field in MEASURES.items()
+        if (value := getattr(cost, field)) is not None
+    ]

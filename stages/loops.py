@@ -57,6 +57,7 @@ def main() -> None:
         for name, calls in asked.items()
     }
     artifacts.write_json(artifacts.COST, budget.summary(costs))
+    artifacts.write_csv(artifacts.COST_PLOT, budget.plot_rows(costs), budget.PLOT_FIELDS)
     artifacts.write_json(artifacts.LOOPS, summary)
     artifacts.write_csv(artifacts.SCORES_PLOT, loops.score_rows(attempts), loops.SCORE_FIELDS)
     stage.console.print(table(summary))

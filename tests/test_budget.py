@@ -141,6 +141,8 @@ def test_cost_json_sums_up_the_stages_and_says_where_a_price_is_missing():
     }  # fmt: skip
     costs["extend"] = budget.priced(PRICES, "other", "m", **asked)
     assert budget.summary(costs)["total"]["usd"] is None
+    usd = {row["stage"]: row["value"] for row in budget.plot_rows(costs) if row["measure"] == "USD"}
+    assert usd == {"describe": 7.0, "generate": 0.5}  # no bar for extend, whose model has no price
     assert budget.priced(PRICES, "other", "m", 0, 0, 0, images=2).usd == 10
 
 
