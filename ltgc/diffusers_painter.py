@@ -113,7 +113,7 @@ class Pipeline:
         self._section = section
         self._pipe = _load(section)
         self._takes = inspect.signature(type(self._pipe).__call__).parameters
-        self._options = self._arguments()
+        self._arguments = self._checked_arguments()
         _set_scheduler(self._pipe, section.diffusers.scheduler)
         _add_lora(self._pipe, section.diffusers.lora)
         _save_memory(self._pipe, section.diffusers)
@@ -125,7 +125,7 @@ class Pipeline:
         # A generator an image, on the CPU: its noise is the same in every batch and on every device.
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         try:
-            drawn = self._pipe(prompt=read, generator=noise, output_type="np", **self._options)
+            drawn = self._pipe(prompt=read, generator=noise, output_type="np", **self._options(len(read)))
         except torch.OutOfMemoryError as error:
             raise self._no_memory(len(read)) from error
         except (ValueError, TypeError, RuntimeError) as error:
@@ -142,7 +142,11 @@ class Pipeline:
     def _name(self) -> str:
         return type(self._pipe).__name__
 
-    def _arguments(self) -> dict[str, Any]:
+    def _options(self, batch: int) -> dict[str, Any]:
+        negative_prompt = self._section.diffusers.negative_prompt
+        return self._arguments | ({"negative_prompt": [negative_prompt] * batch} if negative_prompt else {})
+
+    def _checked_arguments(self) -> dict[str, Any]:
         """What its __call__ gets beside prompts and seeds."""
         d, size = self._section.diffusers, self._section.size
         if missing := {"prompt", "generator", "output_type"} - set(self._takes):
@@ -258,9 +262,11 @@ def _check_pin(key: str, path: Path, pin: str | None) -> None:
 
 def _load(section: params.T2I) -> Any:
     import diffusers  # 4 s, so only where it draws
+    import transformers
 
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     model, d = section.model, section.diffusers
     local = Path(model).is_dir()
     if local:
@@ -270,7 +276,7 @@ def _load(section: params.T2I) -> Any:
             model,
             revision=None if local else d.revision,
             variant=d.variant,
-            torch_dtype=getattr(torch, d.dtype),
+            dtype=getattr(torch, d.dtype),
             use_safetensors=True,
         )
     except Exception as error:  # whatever a folder that is no pipeline leads to
@@ -339,7 +345,7 @@ def _readers(pipe: Any, takes: Mapping[str, inspect.Parameter]) -> Iterator[Call
         limit = part.model_max_length
         if longest is not None and "CLIP" not in type(part).__name__:
             limit = min(limit, longest)
-        yield lambda text, tokenizer=part, limit=limit: len(tokenizer(text).input_ids) <= limit  # type: ignore[misc]
+        yield lambda text, tokenizer=part, limit=limit: len(tokenizer(text, verbose=False).input_ids) <= limit  # type: ignore[misc]
 
 
 def _line(error: Exception) -> str:
