@@ -593,6 +593,35 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     assert len(shards.names(shard)) == 4  # what was there stays until a run succeeds
 
 
+def test_generate_draws_on_this_machine_where_the_backend_says_so(script, world, capfd):
+    from tiny_pipeline import save_pipeline  # takes seconds to import
+
+    section = yaml.safe_load(Path("params.yaml").read_text())
+    section["clip"] |= {"model": save_clip(world / "clip"), "pretrained": None, "revision": None}
+    section["filter"] |= {"scorer": "cosine", "threshold": -1.0, "offset": 0.0}
+    section["t2i"] |= {"backend": "diffusers", "model": save_pipeline(world / "pipeline"), "size": "16x16"}
+    section["t2i"]["diffusers"] |= {"dtype": "float32", "device": "cpu", "steps": 2}
+    write_params(section)
+    kept: dict[str, Any] = {"features": "a", "scene": "b", "kept": True, "reason": None, "round": 1}
+    texts = ["A photo of the class <tulip>/, red.", "A photo of the class <tulip>/, red" + " and red" * 20]
+    artifacts.write_jsonl(
+        artifacts.EXTENDED,
+        [
+            ExtendedDescription(label=1, class_name="<tulip>/", index=i, description=text, **kept)
+            for i, text in enumerate(texts)
+        ],
+    )
+    artifacts.write_jsonl(
+        artifacts.TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, ("rose", "<tulip>/"))]
+    )
+    generate.main()
+    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
+    assert [(a.index, a.verdict, a.prompt) for a in attempts] == [(i, "accepted", t) for i, t in enumerate(texts)]
+    assert artifacts.read_json(artifacts.CALLS / "generate.json")["prompts_cut"] == 1
+    assert "1 prompts were cut" in capfd.readouterr().err
+    assert script.calls == 0  # no server is asked
+
+
 def class_of(name: str) -> ClassRecord:
     (found,) = [c for c in artifacts.read_csv(artifacts.CLASSES, ClassRecord) if c.name == name]
     return found

@@ -34,6 +34,7 @@ def save_pipeline(folder: Path, refuses: bool = False, overflows: bool = False) 
     if overflows:
         torch.nn.init.constant_(vae.decoder.conv_out.bias, torch.inf)
         torch.nn.init.constant_(vae.decoder.conv_out.weight, -torch.inf)
+    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     checker = None
     if refuses:
         vision = {"image_size": 32, "patch_size": 16, **small}
@@ -42,7 +43,7 @@ def save_pipeline(folder: Path, refuses: bool = False, overflows: bool = False) 
         )
         checker.concept_embeds_weights.fill_(-2.0)  # no cosine is below
     StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
         safety_checker=checker, requires_safety_checker=refuses,
         feature_extractor=CLIPImageProcessor(size=32, crop_size=32) if refuses else None,
     ).save_pretrained(folder)  # fmt: skip
