@@ -13,7 +13,7 @@ from graphs.state import DescribeContext, DescribeState
 
 async def describe(state: DescribeState, runtime: Runtime[DescribeContext]) -> dict[str, Any]:
     """Ask the vision model for the image in Template 1."""
-    question = prompts.describe(state["class_name"], state["image_url"])
+    question = prompts.describe(state["class_name"], state["image_url"], state.get("context"))
     replies = state.get("replies", 0)
     if replies:
         question = prompts.again(question, state["reply"].text, state["reason"] or "", replies + 1)

@@ -19,9 +19,15 @@ def template_2(class_name: str) -> str:
     return f"A photo of the class {one_line(class_name)} with {{feature 1}}{{feature 2}}{{...}}"
 
 
-def describe(class_name: str, image_url: str) -> list[BaseMessage]:
+def taxonomy(context: str | None) -> str:
+    """What a class is a kind of, for names that a model may not know; nothing where it is not known."""
+    return f" In the wider taxonomy it belongs to {one_line(context)}." if context else ""
+
+
+def describe(class_name: str, image_url: str, context: str | None = None) -> list[BaseMessage]:
     """Prompt 1: an image, to be described in Template 1 (§3.1.1)."""
-    text = f"""Please describe this image of the class "{one_line(class_name)}" in one sentence, in Template 1.
+    text = f"""Please describe this image of the class "{one_line(class_name)}" in one sentence, in \
+Template 1.{taxonomy(context)}
 
 Template 1: {template_1(class_name)}
 
@@ -44,12 +50,14 @@ Which of these classes does the image show? Reply with the name of one class alo
     return [HumanMessage([{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": image_url}}])]
 
 
-def extend(class_name: str, descriptions: Sequence[str], wanted: int, stalled: int) -> list[BaseMessage]:
+def extend(
+    class_name: str, descriptions: Sequence[str], wanted: int, stalled: int, context: str | None = None
+) -> list[BaseMessage]:
     """Prompt 2: what is missing from the list so far (§3.1.2). stalled: replies in a row with nothing new."""
     name = one_line(class_name)
     known = f'Descriptions of images of the class "{name}" so far:\n{numbered(descriptions)}\n\nBesides these, '
     text = f"""{known if descriptions else ""}please list other distinctive features and specific scenes that \
-images of the class "{name}" may show: up to {wanted} descriptions, each in Template 1.
+images of the class "{name}" may show: up to {wanted} descriptions, each in Template 1.{taxonomy(context)}
 
 Template 1: {template_1(class_name)}
 
@@ -73,12 +81,12 @@ stands above, with its number. Add nothing."""
     return [HumanMessage(text)]
 
 
-def summarize(class_name: str, descriptions: Sequence[str]) -> list[BaseMessage]:
+def summarize(class_name: str, descriptions: Sequence[str], context: str | None = None) -> list[BaseMessage]:
     """Prompt 4: the class feature template (§3.1.3)."""
     name = one_line(class_name)
     known = f'Descriptions of images of the class "{name}":\n{numbered(descriptions)}\n\n'
     text = f"""{known if descriptions else ""}Please use Template 2 to summarize the most distinctive features \
-of the class "{name}": the few by which it is told from similar classes.
+of the class "{name}": the few by which it is told from similar classes.{taxonomy(context)}
 
 Template 2: {template_2(class_name)}
 

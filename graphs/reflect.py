@@ -34,6 +34,7 @@ async def ask(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str
         [*state["existing"], *kept],
         min(WANTED, _missing(state, runtime)),
         state.get("stalled", 0),
+        state.get("context"),
     )
     reply = await runtime.context.chat.ask(question)
     return {

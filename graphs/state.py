@@ -28,6 +28,7 @@ class DescribeContext:
 
 class DescribeState(TypedDict):
     class_name: str
+    context: NotRequired[str | None]  # the wider taxonomy of the class (ClassRecord.context)
     image_url: str  # the image as a data URL
     reply: NotRequired[Reply]  # the last one
     replies: NotRequired[int]  # how many there were
@@ -90,6 +91,7 @@ class ReflectContext:
 
 class ReflectState(TypedDict):
     class_name: str
+    context: NotRequired[str | None]
     images: int  # M_y
     existing: list[str]  # the existing descriptions list, Template 1
     reply: NotRequired[Reply]  # to the last question
@@ -110,6 +112,7 @@ class TemplateContext:
 
 class TemplateState(TypedDict):
     class_name: str
+    context: NotRequired[str | None]
     descriptions: list[str]  # existing and extended; empty for a class that was not extended
     reply: NotRequired[Reply]
     replies: NotRequired[int]

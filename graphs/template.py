@@ -13,7 +13,7 @@ from graphs.state import TemplateContext, TemplateState
 
 async def summarize(state: TemplateState, runtime: Runtime[TemplateContext]) -> dict[str, Any]:
     """Ask for the most distinctive features of the class in Template 2."""
-    question = prompts.summarize(state["class_name"], state["descriptions"])
+    question = prompts.summarize(state["class_name"], state["descriptions"], state.get("context"))
     replies = state.get("replies", 0)
     if replies:
         question = prompts.again(question, state["reply"].text, state["reason"] or "", replies + 1)

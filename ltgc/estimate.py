@@ -45,7 +45,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         length = DESCRIPTION + len(c.name)
         known = c.train if c in tail else 0
         if c in tail:
-            question = _tokens(_length(prompts.describe(c.name, ""))) + image_tokens
+            question = _tokens(_length(prompts.describe(c.name, "", c.context))) + image_tokens
             described += _asked(c.train * REPLIES_AN_IMAGE, question, _tokens(length))
             asked, kept = _extend(settings, c, length)
             extended += asked
@@ -54,7 +54,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
             images += kept * (1 + REFINEMENTS)
             known += round(kept)
         if settings.templates.source == "llm":
-            question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known)))
+            question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known, c.context)))
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
     shown = min(settings.ask.max_images, sum(c.test for c in classes))
@@ -84,7 +84,8 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
             break
         wanted = min(reflect.WANTED, round(missing - new))
         listed = ["d" * length] * round(c.train + new)
-        asked += _asked(1, _tokens(_length(prompts.extend(c.name, listed, wanted, 0))), _tokens(wanted * length))
+        question = prompts.extend(c.name, listed, wanted, 0, c.context)
+        asked += _asked(1, _tokens(_length(question)), _tokens(wanted * length))
         # The last few are rarely short of: what is left is asked for once more, and has arrived.
         new = missing if missing - new < 1 / NEW_A_ROUND else new + max(1.0, wanted * NEW_A_ROUND)
     new = min(new, missing)

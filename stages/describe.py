@@ -19,11 +19,11 @@ def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "vision", "describe", "extend.target")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
-    slugs = {c.label: c.slug for c in classes if c.train < settings.extend.target}  # of the tail classes
-    tail = [image for image in manifest if image.split == "train" and image.label in slugs]
+    few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
+    tail = [image for image in manifest if image.split == "train" and image.label in few]
 
     with Store(artifacts.STORE / "describe", budget.load()) as store:
-        described = asyncio.run(describe_all(settings, tail, slugs, store)) if tail else []
+        described = asyncio.run(describe_all(settings, tail, few, store)) if tail else []
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
     artifacts.write_jsonl(artifacts.EXISTING, records)
@@ -31,19 +31,24 @@ def main() -> None:
 
 
 async def describe_all(
-    settings: Params, tail: list[ImageRecord], slugs: dict[int, str], store: Store
+    settings: Params, tail: list[ImageRecord], few: dict[int, ClassRecord], store: Store
 ) -> list[tuple[ExistingDescription, Counter[str]]]:
     root = data.image_root(settings.data)
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            contexts = {n: DescribeContext(chat.of(slug), settings.describe.tries) for n, slug in slugs.items()}
+            contexts = {n: DescribeContext(chat.of(c.slug), settings.describe.tries) for n, c in few.items()}
 
             async def one(image: ImageRecord) -> tuple[ExistingDescription, Counter[str]]:
                 try:
                     url = await asyncio.to_thread(images.data_url, root / image.path)
                 except (images.BadImage, OSError):
                     return record(image, reason="bad_image"), Counter({"failures/bad_image": 1})
-                start = DescribeState(class_name=image.class_name, image_url=url, counts=Counter())
+                start = DescribeState(
+                    class_name=image.class_name,
+                    context=few[image.label].context,
+                    image_url=url,
+                    counts=Counter(),
+                )
                 end = await describe.graph.ainvoke(start, context=contexts[image.label])
                 found, replies = end["description"], end["replies"]
                 if found is None:

@@ -52,7 +52,11 @@ async def extend_all(
 
             async def one(c: ClassRecord) -> dict[str, Any]:
                 start = ReflectState(
-                    class_name=c.name, images=c.train, existing=existing[c.label], counts=Counter()
+                    class_name=c.name,
+                    context=c.context,
+                    images=c.train,
+                    existing=existing[c.label],
+                    counts=Counter(),
                 )
                 context = ReflectContext(
                     chat=chat.of(c.slug),

@@ -45,7 +45,9 @@ async def summarize_all(
         async with Chat(llm, store) as chat:
 
             async def one(c: ClassRecord) -> tuple[ClassTemplate, Counter[str]]:
-                start = TemplateState(class_name=c.name, descriptions=descriptions[c.label], counts=Counter())
+                start = TemplateState(
+                    class_name=c.name, context=c.context, descriptions=descriptions[c.label], counts=Counter()
+                )
                 context = TemplateContext(chat.of(c.slug), settings.templates.tries)
                 end = await template.graph.ainvoke(start, context=context)
                 return record(c, end["features"], end["reason"]), end["counts"]

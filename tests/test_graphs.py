@@ -443,6 +443,22 @@ def test_any_class_name_can_be_asked_about(name):
         assert f'the class "{on_one_line}"' in message.text
 
 
+def test_the_wider_taxonomy_is_told_where_it_is_known_and_nowhere_else():
+    def questions(context):
+        return [
+            prompts.describe("Bellis perennis", PIXEL, context),
+            prompts.extend("Bellis perennis", ["d"], 5, 0, context),
+            prompts.summarize("Bellis perennis", ["d"], context),
+        ]
+
+    told, plain = questions("Plantae >\nAsterales"), questions(None)
+    for (with_it,), (without,) in zip(told, plain, strict=True):
+        assert with_it.text == without.text.replace(
+            without.text.split("\n\nTemplate")[0],
+            without.text.split("\n\nTemplate")[0] + " In the wider taxonomy it belongs to Plantae > Asterales.",
+        )
+
+
 @pytest.mark.parametrize("name", ["describe", "reflect", "template", "refine"])
 def test_the_drawings_in_the_docs_have_the_edges_of_the_graphs(name):
     drawing = import_module(f"graphs.{name}").graph.get_graph().draw_mermaid()
