@@ -1,14 +1,19 @@
 """Running a stage: every error a user can mend becomes one line, and Ctrl-C ends it within two seconds."""
 
 import errno
+import json
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -16,6 +21,8 @@ from ltgc.errors import LTGCError
 
 console = Console(stderr=True, highlight=False)
 
+# What each stage took, for the report alone: in no DVC stage and not in git, as a clock gives no same bytes twice.
+TIMINGS = Path("timings.jsonl")
 # Seconds that a stage has to clean up after Ctrl-C. A large model in the middle of an image would take minutes;
 # nothing is lost by leaving it (docs/durability.md).
 PATIENCE = 1.5
@@ -38,8 +45,10 @@ def run(main: Callable[..., None]) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    started = monotonic()
     try:
         main(*sys.argv[1:])
+        _note(monotonic() - started)
     except LTGCError as error:
         _fail(str(error))
     except OSError as error:
@@ -49,6 +58,31 @@ def run(main: Callable[..., None]) -> None:
         _fail(f"{place}{error.strerror}; {DISK[error.errno]} and run `dvc repro`: what was paid for is kept")
     except KeyboardInterrupt:
         _leave()
+
+
+def timings() -> list[dict[str, Any]]:
+    """What was noted of the stages that ran here: stage, args, seconds, machine, finished (UTC); oldest first."""
+    if not TIMINGS.exists():
+        return []
+    return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
+
+
+def _note(seconds: float) -> None:
+    """Append what the stage took, imports apart. Commands that are no stage and helper processes note nothing."""
+    script = Path(sys.argv[0])
+    if script.parent.name != "stages" or os.environ.get("RANK", "0") != "0":
+        return
+    torch = sys.modules.get("torch")  # not imported for this: it takes two seconds
+    gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
+    entry = {
+        "stage": script.stem,
+        "args": sys.argv[1:],
+        "seconds": round(seconds, 1),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}",
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with TIMINGS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")  # one write: stages that end together do not mix their lines
 
 
 def _fail(message: str) -> NoReturn:
