@@ -5,7 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.artifacts import (
+    Attempt,
+    ClassRecord,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+    RealScore,
+)
 
 
 class Truth(Protocol):
@@ -49,8 +56,11 @@ def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:
     }
 
 
-def generate(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """What became of the descriptions that were drawn: each counts once, under its last attempt (Fig. 5)."""
+def generate(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> dict[str, Any]:
+    """What became of the descriptions that were drawn: each counts once, under its last attempt (Fig. 5).
+
+    And how many real images the filter would turn down.
+    """
     chains = list(refinement_chains(attempts))
     last = [chain[-1] for chain in chains]
     return {
@@ -62,6 +72,8 @@ def generate(attempts: Sequence[Attempt]) -> dict[str, Any]:
         "rejected": sum(a.verdict == "rejected" for a in last),
         "failed": _reasons(a.reason for a in last if a.verdict == "failed"),
         "rounds": _mean_and_max(a.round for a in last),
+        "real_scored": len(real),
+        "real_below_threshold": sum(r.score < r.threshold for r in real),
     }
 
 
@@ -125,19 +137,17 @@ def precision_recall(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
     }
 
 
-def score_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Rows of plots/scores.csv: every scored attempt; margin is score - threshold, comparable over classes."""
+def score_rows(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> list[dict[str, Any]]:
+    """Rows of plots/scores.csv: scored attempts and real images (verdict "real"), to set μ by looking.
+
+    margin: score - threshold, comparable over classes.
+    """
+    rows: list[tuple[Any, ...]] = [(a.class_name, a.round, a.score, a.threshold, a.verdict) for a in attempts]
+    rows += [(r.class_name, None, r.score, r.threshold, "real") for r in real]
     return [
-        {
-            "class": a.class_name,
-            "round": a.round,
-            "score": a.score,
-            "threshold": a.threshold,
-            "margin": round(a.score - a.threshold, 6),
-            "verdict": a.verdict,
-        }
-        for a in attempts
-        if a.score is not None and a.threshold is not None
+        dict(zip(SCORE_FIELDS, (name, round_, score, threshold, round(score - threshold, 6), kind), strict=True))
+        for name, round_, score, threshold, kind in rows
+        if score is not None and threshold is not None
     ]
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from graphs import refine
 from graphs.state import RefineContext, RefineState, Shot
 from ltgc import artifacts, budget, clip, data, params, progress, server, shards, stage
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord
+from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord, RealScore
+from ltgc.classifier import class_texts
 from ltgc.diffusers_painter import DiffusersPainter
-from ltgc.filter import Filter
+from ltgc.filter import Filter, real_images
 from ltgc.llm import Chat
 from ltgc.params import Params
 from ltgc.store import Store
@@ -35,8 +36,10 @@ def main() -> None:
         part.mkdir(parents=True)
     try:
         with Store(artifacts.STORE / "generate", budget.load()) as store:
-            drawn = (
-                asyncio.run(generate_all(settings, classes, descriptions, parts, store)) if descriptions else []
+            drawn, real = (
+                asyncio.run(generate_all(settings, classes, descriptions, parts, store))
+                if descriptions
+                else ([], [])
             )
         attempts = [attempt for chain, _ in drawn for attempt in chain]
         attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
@@ -49,7 +52,8 @@ def main() -> None:
             shutil.rmtree(part, ignore_errors=True)
 
     artifacts.write_jsonl(artifacts.ATTEMPTS, attempts)
-    summary = progress.metrics((counts for _, counts in drawn), "drawings")
+    artifacts.write_records_csv(artifacts.REAL_SCORES, real, RealScore)
+    summary = progress.metrics((counts for _, counts in drawn), "drawings", "texts_cut")
     artifacts.write_json(artifacts.CALLS / "generate.json", summary)
 
 
@@ -59,18 +63,19 @@ async def generate_all(
     descriptions: list[ExtendedDescription],
     parts: dict[Path, Path],
     store: Store,
-) -> list[tuple[list[Attempt], Counter[str]]]:
+) -> tuple[list[tuple[list[Attempt], Counter[str]]], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
     servers: dict[str, params.Server] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
         servers["t2i"] = settings.t2i
     with server.running(**servers) as (llm, *t2i):
-        scorer = make_filter(settings, {description.label for description in descriptions})
+        labels = {description.label for description in descriptions}
+        scorer, real = await make_filter(settings, classes, labels, store)
         draws = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, draws as painter:
             contexts = {
                 label: RefineContext(chat.of(slugs[label]), painter, scorer, settings.filter.max_refinements)
-                for label in {description.label for description in descriptions}
+                for label in labels
             }
 
             async def one(description: ExtendedDescription) -> tuple[list[Attempt], Counter[str]]:
@@ -93,19 +98,37 @@ async def generate_all(
         unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
         painter.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
-    return drawn
+        drawn.append(([], Counter(texts_cut=scorer.texts_cut)))
+    return drawn, real
 
 
-def make_filter(settings: Params, labels: set[int]) -> Filter:
-    """CLIP with the templates of all classes, and the real images of the classes that get generated ones."""
-    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
-    real: dict[int, list[bytes]] = {label: [] for label in sorted(labels)}
-    if settings.filter.scorer == "percentile":
-        root = data.image_root(settings.data)
-        for image in artifacts.read_csv(artifacts.MANIFEST, ImageRecord):
-            if image.split == "train" and image.label in real:
-                real[image.label].append((root / image.path).read_bytes())
-    return Filter(settings.filter, clip.load(settings.clip), [t.template for t in templates], real)
+async def make_filter(
+    settings: Params, classes: list[ClassRecord], labels: set[int], store: Store
+) -> tuple[Filter, list[RealScore]]:
+    """CLIP with the texts of all classes; what real images of the classes that get generated ones score."""
+    texts = class_texts(settings.filter.text, classes, artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate))
+    scorer = Filter(settings.filter, clip.load(settings.clip), texts)
+    images = real_images(artifacts.read_csv(artifacts.MANIFEST, ImageRecord), labels)
+    root = data.image_root(settings.data)
+
+    async def one(image: ImageRecord) -> float:
+        return await scorer.measure(image.label, root / image.path)
+
+    scores = await progress.run_all("score real images", images, one, store.tally)
+    real: dict[int, list[float]] = {label: [] for label in labels}
+    for image, score in zip(images, scores, strict=True):
+        real[image.label].append(score)
+    scorer.calibrate(real)
+    return scorer, [
+        RealScore(
+            label=image.label,
+            class_name=image.class_name,
+            image=image.path,
+            score=score,
+            threshold=scorer.threshold(image.label),
+        )
+        for image, score in zip(images, scores, strict=True)
+    ]
 
 
 def write(

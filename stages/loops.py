@@ -10,7 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ltgc import artifacts, budget, loops, params, stage
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.artifacts import (
+    Attempt,
+    ClassRecord,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+    RealScore,
+)
 
 # Sources that know the truth about what is drawn: the module that tells it (ltgc.loops.Truth).
 TRUTH = {"wildflowers": "embedded.truth"}
@@ -27,12 +34,13 @@ def main() -> None:
     extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
     templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
     attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
+    real = artifacts.read_csv(artifacts.REAL_SCORES, RealScore)
 
     summary: dict[str, Any] = {
         "describe": loops.describe(existing),
         "extend": loops.extend(extended, classes, section.extend.target),
         "templates": loops.templates(templates),
-        "generate": loops.generate(attempts),
+        "generate": loops.generate(attempts, real),
     }
     for name in LOOPS:
         # Calls, tokens and what else the stage itself counted
@@ -59,7 +67,7 @@ def main() -> None:
     artifacts.write_json(artifacts.COST, budget.summary(costs))
     artifacts.write_csv(artifacts.COST_PLOT, budget.plot_rows(costs), budget.PLOT_FIELDS)
     artifacts.write_json(artifacts.LOOPS, summary)
-    artifacts.write_csv(artifacts.SCORES_PLOT, loops.score_rows(attempts), loops.SCORE_FIELDS)
+    artifacts.write_csv(artifacts.SCORES_PLOT, loops.score_rows(attempts, real), loops.SCORE_FIELDS)
     stage.console.print(table(summary))
 
 

@@ -18,6 +18,7 @@ from ltgc.artifacts import (
     ExistingDescription,
     ExtendedDescription,
     ImageRecord,
+    RealScore,
     RunMetrics,
     Verdict,
 )
@@ -65,7 +66,7 @@ def build(
         )
         for label, (name, train) in enumerate(zip(names, counts, strict=True))
     ]
-    images, existing, extended, templates, attempts = [], [], [], [], []
+    images, existing, extended, templates, attempts, real = [], [], [], [], [], []
     for c in classes:
         colour = random.randrange(256), random.randrange(256), random.randrange(256)
         for number in range(c.train):
@@ -80,6 +81,10 @@ def build(
             continue
         own = [image for image in images if image.label == c.label]
         existing += [said_of(image, kept=number > 0) for number, image in enumerate(own)]
+        real += [
+            RealScore(label=c.label, class_name=c.name, image=own[0].path, score=score, threshold=THRESHOLD)
+            for score in (0.2, 0.3)
+        ]
         extended += [listed(c, index) for index in range(10)]
         for index in range(5):
             attempts += drawn_chain(root, c, index, colour, size)
@@ -89,6 +94,7 @@ def build(
     artifacts.write_jsonl(root / artifacts.EXTENDED, extended)
     artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
     artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
+    artifacts.write_records_csv(root / artifacts.REAL_SCORES, real, RealScore)
     for number, stage in enumerate(["describe", "extend", "templates", "generate", "ask"], 1):
         calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
         calls |= {"rounds": 6} if stage == "extend" else {}

@@ -10,9 +10,10 @@ from PIL import Image
 from tiny import load_clip, save_clip
 
 from ltgc import images, params
+from ltgc.artifacts import ImageRecord
 from ltgc.clip import Clip
 from ltgc.errors import LTGCError
-from ltgc.filter import BATCH, Filter
+from ltgc.filter import BATCH, REAL_IMAGES, Filter, real_images
 
 TEMPLATES = [
     "A photo of the class rose with red petals.",
@@ -39,7 +40,13 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def settings(scorer: str, threshold: float, offset: float = 0.5) -> params.Filter:
-    section = {"scorer": scorer, "threshold": threshold, "offset": offset, "max_refinements": 3}
+    section = {
+        "scorer": scorer,
+        "threshold": threshold,
+        "offset": offset,
+        "max_refinements": 3,
+        "text": "templates",
+    }
     return params.Filter.model_validate(section)
 
 
@@ -48,12 +55,22 @@ def cosines(clip: Clip, data: bytes) -> torch.Tensor:
     return (clip.image_features(clip.preprocess(images.decode(data))[None]) @ clip.text_features(TEMPLATES).T)[0]
 
 
+def calibrated(settings: params.Filter, clip: Clip, real: dict[int, list[bytes]]) -> Filter:
+    scorer = Filter(settings, clip, TEMPLATES)
+
+    async def scores(label: int) -> list[float]:
+        return await asyncio.gather(*(scorer.measure(label, data) for data in real[label]))
+
+    scorer.calibrate({label: asyncio.run(scores(label)) for label in real})
+    return scorer
+
+
 def score(scorer: Filter, label: int, data: bytes) -> tuple[float, float]:
     return asyncio.run(scorer.score(label, data))
 
 
 def test_cosine_holds_s_against_mu_less_the_offset(clip, pictures):
-    scorer = Filter(settings("cosine", 0.8), clip, TEMPLATES, {0: [], 1: []})
+    scorer = calibrated(settings("cosine", 0.8), clip, {0: [], 1: []})
     for label in (0, 1):
         s, threshold = score(scorer, label, pictures[0])
         assert s == pytest.approx(float(cosines(clip, pictures[0])[label]), abs=2e-6)
@@ -61,7 +78,7 @@ def test_cosine_holds_s_against_mu_less_the_offset(clip, pictures):
 
 
 def test_probability_is_the_softmax_over_all_templates_at_clips_temperature(clip, pictures):
-    scorer = Filter(settings("probability", 0.4), clip, TEMPLATES, {0: [], 1: [], 2: []})
+    scorer = calibrated(settings("probability", 0.4), clip, {0: [], 1: [], 2: []})
     expected = (cosines(clip, pictures[0]) * clip.logit_scale).softmax(0)
     found = [score(scorer, label, pictures[0]) for label in range(3)]
     assert [s for s, _ in found] == pytest.approx(expected.tolist(), abs=2e-5)
@@ -70,9 +87,8 @@ def test_probability_is_the_softmax_over_all_templates_at_clips_temperature(clip
 
 
 def test_percentile_is_interpolated_between_the_scores_of_the_real_images_of_the_class(clip, pictures):
-    real = {0: pictures[:4], 1: pictures[4:5]}
-    scorer = Filter(settings("percentile", 10), clip, TEMPLATES, real)
-    lowest, second = sorted(scorer.scores([0] * 4, real[0]))[:2]
+    scorer = calibrated(settings("percentile", 10), clip, {0: pictures[:4], 1: pictures[4:5]})
+    lowest, second = sorted(score(scorer, 0, data)[0] for data in pictures[:4])[:2]
     assert score(scorer, 0, pictures[9])[1] == pytest.approx(lowest + 0.3 * (second - lowest), abs=1e-6)
     only, threshold = score(scorer, 1, pictures[4])
     assert only == threshold  # a real image is never worse than the only one there is
@@ -80,7 +96,7 @@ def test_percentile_is_interpolated_between_the_scores_of_the_real_images_of_the
 
 def test_percentile_without_a_real_image_is_an_error(clip):
     with pytest.raises(LTGCError, match="class 1 has no real image"):
-        Filter(settings("percentile", 10), clip, TEMPLATES, {1: []})
+        calibrated(settings("percentile", 10), clip, {1: []})
 
 
 def test_an_image_scores_the_same_bits_wherever_it_sits_in_a_batch_and_whatever_sits_beside_it(clip, pictures):
@@ -97,7 +113,7 @@ def test_an_image_scores_the_same_bits_wherever_it_sits_in_a_batch_and_whatever_
 
 
 def test_scores_of_concurrent_graphs_do_not_depend_on_how_they_were_gathered(clip, pictures):
-    scorer = Filter(settings("cosine", 0.8), clip, TEMPLATES, {0: [], 1: []})
+    scorer = calibrated(settings("cosine", 0.8), clip, {0: [], 1: []})
     labels = [i % 2 for i in range(len(pictures))]
     alone = [score(scorer, label, data)[0] for label, data in zip(labels, pictures, strict=True)]
 
@@ -110,44 +126,65 @@ def test_scores_of_concurrent_graphs_do_not_depend_on_how_they_were_gathered(cli
         assert found == {i: alone[i] for i in order}
 
 
-def test_clip_sees_batches_of_one_size_only(clip, pictures):
-    shapes = set()
+def test_clip_sees_batches_of_one_size_only_and_concurrent_graphs_share_them(clip, pictures):
+    shapes = []
 
     class Watched(Clip):
         def image_features(self, images):
-            shapes.add(tuple(images.shape))
+            shapes.append(tuple(images.shape))
             return super().image_features(images)
 
     watched = Watched(clip.model, clip.preprocess, clip.tokenize, clip.device)
-    scorer = Filter(settings("percentile", 10), watched, TEMPLATES, {0: pictures[:4]})
-    scorer.scores([0] * 20, pictures[:20])
-    score(scorer, 0, pictures[0])
-    assert shapes == {(BATCH["cpu"], 3, 16, 16)}
-
-
-def test_requests_of_concurrent_graphs_share_batches(clip, pictures):
-    batches = []
-
-    class Counting(Filter):
-        def _batch(self, labels, encoded):
-            batches.append(len(labels))
-            return super()._batch(labels, encoded)
-
-    scorer = Counting(settings("cosine", 0.8), clip, TEMPLATES, {0: []})
+    scorer = calibrated(settings("cosine", 0.8).model_copy(update={"wait": 1.0}), watched, {0: []})
 
     async def all_at_once():
-        await asyncio.gather(*(scorer.score(0, data) for data in pictures))
+        await asyncio.gather(*(scorer.score(0, data) for data in pictures[:32]))
 
     asyncio.run(all_at_once())
-    assert sum(batches) == 40 and len(batches) <= 4
+    assert shapes == [(BATCH["cpu"], 3, 16, 16)] * 2
 
 
-def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_later_one(clip, pictures):
-    scorer = Filter(settings("cosine", 0.8), clip, TEMPLATES, {0: []})
+def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_other(clip, pictures):
+    scorer = calibrated(settings("cosine", 0.8), clip, {0: []})
 
-    async def one_after_the_other():
-        with pytest.raises(images.BadImage):
-            await scorer.score(0, b"no image")
-        return await scorer.score(0, pictures[0])
+    async def at_once():
+        return await asyncio.gather(
+            scorer.score(0, b"no image"), scorer.score(0, pictures[0]), return_exceptions=True
+        )
 
-    assert asyncio.run(one_after_the_other())[1] == 0.3
+    bad, good = asyncio.run(at_once())
+    assert isinstance(bad, images.BadImage)
+    assert good[1] == 0.3
+
+
+def test_a_real_image_that_is_bad_or_missing_is_named(clip, tmp_path):
+    scorer = Filter(settings("cosine", 0.8), clip, TEMPLATES)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for name, reason in (("bad.png", "not an image"), ("gone.png", "not there")):
+        with pytest.raises(LTGCError, match=f"{name}: {reason}"):
+            asyncio.run(scorer.measure(0, tmp_path / name))
+
+
+def test_a_score_that_is_not_a_number_is_an_error(tmp_path, pictures):
+    broken = load_clip(save_clip(tmp_path / "clip"))
+    broken.model.visual.proj.fill_(float("nan"))
+    scorer = Filter(settings("cosine", 0.8), broken, TEMPLATES)
+    with pytest.raises(LTGCError, match=r"clip\.model: the score of an image is not a number"):
+        asyncio.run(scorer.measure(0, pictures[0]))
+
+
+def test_real_images_are_those_of_the_training_split_and_bounded_and_spread_over_each_class():
+    def image(label: int, number: int, split: str = "train") -> ImageRecord:
+        fields = {"path": f"{label}-{number}", "label": label, "class_name": "a", "split": split}
+        return ImageRecord.model_validate(fields)
+
+    manifest = [image(1, i) for i in range(3)] + [image(0, i) for i in range(4 * REAL_IMAGES)]
+    manifest += [image(2, 0), image(1, 9, "test")]
+    found = [record.path for record in real_images(manifest, {0, 1, 3})]
+    assert found == [f"0-{4 * i}" for i in range(REAL_IMAGES)] + ["1-0", "1-1", "1-2"]
+
+
+def test_texts_that_are_too_long_for_clip_are_counted(clip, capfd):
+    long = "A photo of the class rose with " + ", ".join(["red petals"] * 30) + "."
+    assert Filter(settings("cosine", 0.8), clip, [*TEMPLATES, long]).texts_cut == 1
+    assert "1 of 4 texts were cut" in capfd.readouterr().err

@@ -54,15 +54,21 @@ def test_every_loop_is_counted_with_reasons_and_cost(world: Path, capfd: pytest.
     assert (generate["rejected"], generate["failed"]) == (3, {"refused": 3})
     assert generate["rounds"] == {"mean": 0.4, "max": 1}
     assert generate["calls"] == 40
+    assert (generate["real_scored"], generate["real_below_threshold"]) == (6, 3)
     assert "3 duplicate, 3 repeats" in capfd.readouterr().err
 
 
-def test_scores_are_plotted_for_every_scored_attempt(world: Path) -> None:
+def test_scores_are_plotted_of_every_scored_attempt_and_real_image(world: Path) -> None:
     use_source(world, "folder")
     run()
     with artifacts.SCORES_PLOT.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == TAIL * 6
+    assert [row["verdict"] for row in rows].count("real") == TAIL * 2
+    assert rows[-1] == {
+        "class": "Aquilegia pubescens", "round": "", "score": "0.3", "threshold": "0.25",
+        "margin": "0.05", "verdict": "real",
+    }  # fmt: skip
+    assert len(rows) == TAIL * 6 + TAIL * 2
     assert rows[2] == {
         "class": "Marsh marigold", "round": "0", "score": "0.21", "threshold": "0.25",
         "margin": "-0.04", "verdict": "refined",
