@@ -68,3 +68,32 @@ def test_soft_targets_sum_to_one_also_for_two_images_of_a_class() -> None:
     same = y_i == y_j
     torch.testing.assert_close(targets[same].amax(1), torch.ones(int(same.sum())))
     torch.testing.assert_close(targets[~same].gather(1, y_i[~same, None])[:, 0], lam[~same], rtol=0, atol=0)
+
+
+def test_cutmix_puts_one_box_of_x_j_into_x_i_and_its_lambda_is_the_share_of_pixels_left() -> None:
+    a, b = torch.full((500, 3, 16, 20), 7.0), torch.full((500, 3, 16, 20), 9.0)
+    lam, corner = torch.rand(500), torch.rand(500, 2)
+    mixed, share = mixing.cut(a, b, lam, corner)
+    boxes = mixed[:, 0] == 9.0  # (500, 16, 20)
+    assert torch.equal(mixed, torch.where(boxes[:, None], b, a))
+    torch.testing.assert_close(share, 1 - boxes.float().mean((1, 2)))
+    # A box: whole rows times whole columns, of the image's shape, nowhere cut off.
+    rows, columns = boxes.any(2), boxes.any(1)
+    assert torch.equal(boxes, rows[:, :, None] & columns[:, None, :])
+    side = (1 - lam).sqrt()
+    assert ((rows.sum(1) - 16 * side).abs() <= 1).all() and ((columns.sum(1) - 20 * side).abs() <= 1).all()
+    assert ((rows.int().diff(dim=1) == 1).sum(1) <= 1).all()  # in one piece
+    assert (rows[:, 0].any(), rows[:, -1].any(), rows[:, 0].all()) == (True, True, False)  # in any place
+
+
+def test_cutmix_at_the_ends_of_lambda_is_one_image_whole() -> None:
+    a, b = torch.rand(2, 3, 5, 5), torch.rand(2, 3, 5, 5)
+    mixed, share = mixing.cut(a, b, torch.tensor([1.0, 0.0]), torch.tensor([[0.4, 0.9], [0.4, 0.9]]))
+    assert torch.equal(mixed, torch.stack([a[0], b[1]]))
+    assert share.tolist() == [1, 0]
+
+
+def test_labels_are_weighted_before_they_are_mixed() -> None:
+    lam, weight = torch.tensor([0.25, 0.5]), torch.tensor([[1.0, 0.5], [1.0, 0.0]])
+    targets = mixing.mix_labels(torch.tensor([2, 0]), torch.tensor([1, 0]), lam, 3, weight)
+    assert targets.tolist() == [[0, 0.375, 0.25], [0.5, 0, 0]]
