@@ -22,6 +22,7 @@ from torch import Tensor
 from ltgc import artifacts
 from ltgc.stage import console
 
+FOLDER = Path(".checkpoints")  # beside the outs: DVC deletes those before it runs a stage again
 LIBRARIES = ["torch", "open_clip_torch", "peft", "accelerate", "pillow"]
 
 

@@ -4,12 +4,14 @@ One process needs nothing. Several, on one machine or more, each run the whole s
 accelerate launch --num_processes 2 -m stages.train balancemix 0
 """
 
+import accelerate
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ltgc.clip import pick_device
 from ltgc.errors import LTGCError
+from ltgc.params import Train
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # in accelerate's words
 
@@ -33,16 +35,29 @@ def accelerator(device: str, precision: str = "fp32", accumulation: int = 1, com
         raise LTGCError(f"train.precision: {precision}: {error}") from error
 
 
-def share(accelerator: Accelerator, count: int) -> Tensor:
+def for_training(settings: Train) -> Accelerator:
+    return accelerator(settings.device, settings.precision, settings.accumulation, settings.compile)
+
+
+def share(count: int) -> Tensor:
     """Which of `count` rows this process computes, int64: a run of them, as long as the others' or one longer."""
-    return torch.arange(count).tensor_split(accelerator.num_processes)[accelerator.process_index]
+    place, processes = _place()
+    return torch.arange(count).tensor_split(processes)[place]
 
 
-def gather(accelerator: Accelerator, rows: Tensor, count: int) -> Tensor:
+def gather(rows: Tensor, count: int) -> Tensor:
     """All `count` rows in order, on every process, of the rows (n, ...) that each computed for its `share`."""
-    if accelerator.num_processes == 1:
+    processes = _place()[1]
+    if processes == 1:
         return rows
-    sizes = [len(part) for part in torch.arange(count).tensor_split(accelerator.num_processes)]
-    padding = rows.new_zeros(sizes[0] - len(rows), *rows.shape[1:])  # the first share is never the shorter one
-    parts = accelerator.gather(torch.cat([rows, padding])).split(sizes[0])
+    sizes = [len(part) for part in torch.arange(count).tensor_split(processes)]
+    padding = rows.new_zeros(sizes[0] - len(rows), *rows.shape[1:])  # the first share is as long as any
+    parts = accelerate.utils.gather(torch.cat([rows, padding])).split(sizes[0])
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def _place() -> tuple[int, int]:
+    """This process's number, from 0, and how many there are."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ltgc import checkpoint, devices, pixels
@@ -23,6 +23,8 @@ from ltgc.stage import console
 
 CURVE_POINTS = 30  # rows of a training curve
 VALIDATIONS = 3  # of them with validation accuracy, the last step included
+
+ADAMW = ["step", "exp_avg", "exp_avg_sq"]  # what it keeps of each weight
 
 Row = dict[str, Any]  # step, loss (mean since the last row), lr, val_accuracy
 
@@ -64,18 +66,15 @@ def train(
         place = [accelerator.num_processes, accelerator.device.type]
         key = checkpoint.fingerprint(classifier.state_dict(), plan, data, repr(settings), noise, place)
 
-    # The head's length does not enter the logits of a cosine head: decay would only change its step size.
-    learning = {name: p for name, p in classifier.named_parameters() if p.requires_grad}
-    visual = [p for name, p in learning.items() if name.startswith("visual.")]
-    head = [p for name, p in learning.items() if not name.startswith("visual.")]
-    groups = [{"params": visual, "weight_decay": settings.weight_decay}, {"params": head, "weight_decay": 0.0}]
+    groups = classifier.parameter_groups(settings.weight_decay)
     network, optimizer = accelerator.prepare(classifier, torch.optim.AdamW(groups, settings.lr, fused=True))
 
+    learning = [p for group in groups for p in group["params"]]
     losses = torch.zeros(settings.steps, device=accelerator.device)  # this process's part of each
     curve: list[Row] = []
     first = 0
     if saved and (found := checkpoint.read(saved, key)):
-        first, curve = _restore(*found, learning, optimizer, losses, accelerator)
+        first, curve = _restore(*found, classifier, optimizer, losses, accelerator)
         for row in curve:
             log(row)
 
@@ -105,7 +104,7 @@ def train(
                 accelerator.backward(value * (len(x) * parts / settings.batch_size))
                 losses[step - 1] += value.detach() * (len(x) / settings.batch_size)
         if settings.grad_clip:
-            accelerator.clip_grad_norm_(list(learning.values()), settings.grad_clip)
+            accelerator.clip_grad_norm_(learning, settings.grad_clip)
         optimizer.step()
         optimizer.zero_grad()
         if step in rows_at:
@@ -123,7 +122,7 @@ def train(
         if saved and step % settings.checkpoint_steps == 0 and step < settings.steps:
             everyones = accelerator.reduce(losses)
             if accelerator.is_main_process:
-                _save(saved, key, step, curve, learning, optimizer, everyones, accelerator)
+                _save(saved, key, step, curve, classifier, optimizer, everyones, accelerator)
     accelerator.unwrap_model(network, keep_fp32_wrapper=False)
     classifier.eval()
     return curve
@@ -134,15 +133,15 @@ def _save(
     key: str,
     step: int,
     curve: list[Row],
-    learning: dict[str, nn.Parameter],
+    classifier: Classifier,
     optimizer: Optimizer,
     losses: Tensor,
     accelerator: Accelerator,
 ) -> None:
-    tensors = {"losses": losses}
-    for name, parameter in learning.items():
-        tensors[f"weight {name}"] = parameter
-        tensors |= {f"{slot} {name}": value for slot, value in optimizer.state[parameter].items()}
+    tensors = {"losses": losses} | {f"value {name}": value for name, value in _moving(classifier).items()}
+    for name, parameter in classifier.named_parameters():
+        if parameter.requires_grad:
+            tensors |= {f"{slot} {name}": value for slot, value in optimizer.state[parameter].items()}
     scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
     checkpoint.write(path, key, tensors, {"step": step, "curve": curve, "scaler": scaler})
 
@@ -151,7 +150,7 @@ def _save(
 def _restore(
     tensors: dict[str, Tensor],
     state: dict[str, Any],
-    learning: dict[str, nn.Parameter],
+    classifier: Classifier,
     optimizer: Optimizer,
     losses: Tensor,
     accelerator: Accelerator,
@@ -159,13 +158,20 @@ def _restore(
     """Put everything back that `_save` kept; the step that was done, and the curve so far."""
     if accelerator.is_main_process:  # the losses of all are summed over the processes
         losses.copy_(tensors["losses"])
-    for name, parameter in learning.items():
-        parameter.copy_(tensors[f"weight {name}"])
-        for slot in ("step", "exp_avg", "exp_avg_sq"):  # AdamW's
-            optimizer.state[parameter][slot] = tensors[f"{slot} {name}"].to(parameter.device)
+    for name, value in _moving(classifier).items():
+        value.copy_(tensors[f"value {name}"])
+    for name, parameter in classifier.named_parameters():
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {slot: tensors[f"{slot} {name}"].to(parameter.device) for slot in ADAMW}
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(state["scaler"])
     return state["step"], state["curve"]
+
+
+def _moving(classifier: Classifier) -> dict[str, Tensor]:
+    """What training changes: the weights that learn, and buffers."""
+    frozen = {name for name, parameter in classifier.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in classifier.state_dict().items() if name not in frozen}
 
 
 def _progress(steps: range, accelerator: Accelerator) -> Iterable[int]:

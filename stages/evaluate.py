@@ -1,11 +1,12 @@
 """Stage evaluate: test every seed of one method, with adapter and head as they were saved.
 
 python -m stages.evaluate balancemix
+accelerate launch --num_processes 2 -m stages.evaluate balancemix
 """
 
 import torch
 
-from ltgc import artifacts, classifier, clip, data, metrics, params, pixels, stage
+from ltgc import artifacts, classifier, clip, data, devices, metrics, params, pixels, stage
 from ltgc.artifacts import ClassAccuracy, ClassRecord, ImageRecord, Prediction, Run, RunMetrics
 from ltgc.errors import LTGCError
 from ltgc.methods import METHODS
@@ -24,6 +25,7 @@ def main(method: str = "") -> None:
     recipe = METHODS[method]
     ensemble = section.evaluate.ensemble or (recipe is not None and recipe.ensemble)
     labels = torch.tensor([image.label for image in test], dtype=torch.int64)
+    accelerator = devices.accelerator(section.evaluate.device)
     model = clip.load(section.clip, section.evaluate.device)
     root = data.image_root(section.data)
     test_pixels = pixels.load([root / image.path for image in test], model)
@@ -34,7 +36,9 @@ def main(method: str = "") -> None:
         per_class: list[ClassAccuracy] = []
         if not run.skipped:
             network = classifier.load(artifacts.MODELS / method / str(seed), model)
-            probabilities = classifier.probabilities(network, test_pixels, section.evaluate.batch_size, ensemble)
+            probabilities = classifier.probabilities(
+                network, test_pixels, section.evaluate.batch_size, ensemble, section.evaluate.workers
+            )
             scores = metrics.run_metrics(probabilities, labels, classes)
             confidence, predicted = (column.tolist() for column in probabilities.max(-1))
             predictions = [
@@ -48,6 +52,8 @@ def main(method: str = "") -> None:
                 )
                 for c, a in zip(classes, accuracy, strict=True)
             ]
+        if not accelerator.is_main_process:
+            continue
         artifacts.write_json(artifacts.RUN_METRICS / method / f"{seed}.json", scores.model_dump())
         artifacts.write_records_csv(artifacts.PREDICTIONS / method / f"{seed}.csv", predictions, Prediction)
         artifacts.write_records_csv(artifacts.PER_CLASS / method / f"{seed}.csv", per_class, ClassAccuracy)

@@ -1,15 +1,16 @@
 """Stage train: fine-tune CLIP's visual encoder by one method from one seed.
 
 python -m stages.train balancemix 0
+accelerate launch --num_processes 2 -m stages.train balancemix 0
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ltgc import artifacts, clip, data, losses, params, pixels, stage, tuning
+from ltgc import artifacts, checkpoint, clip, data, devices, losses, params, pixels, stage, tuning
 from ltgc.artifacts import (
     Attempt,
     ClassRecord,
@@ -24,9 +25,7 @@ from ltgc.classifier import Classifier, HeadSource, accuracy, initial_bias, init
 from ltgc.errors import LTGCError
 from ltgc.methods import METHODS
 from ltgc.plan import TrainingSet, class_counts, class_prior, keep_generated, make_plan
-from ltgc.train import train
-
-CURVE = ["step", "loss", "lr", "val_accuracy"]
+from ltgc.train import Row, train
 
 
 def main(method: str = "", seed: str = "") -> None:
@@ -35,26 +34,57 @@ def main(method: str = "", seed: str = "") -> None:
             f"usage: python -m stages.train METHOD SEED, METHOD one of {', '.join(METHODS)}, SEED 0, 1, ..."
         )
     section = params.load("data.source", "data.root", "data.images", "clip", "train")
+    if not devices.for_training(section.train).is_main_process:
+        fit(method, int(seed), section)
+        return
     folder = artifacts.MODELS / method / seed
     part = folder.with_name(f".{seed}.part")  # becomes `folder` when it is whole
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    curves = artifacts.CURVES / method / seed
+    for stale in (part, curves):
+        shutil.rmtree(stale, ignore_errors=True)
+        stale.mkdir(parents=True)
     try:
-        run, curve = fit(method, int(seed), section, part)
+        run = fit(method, int(seed), section, part, curves)
         artifacts.write_json(part / "run.json", run.model_dump())
-        artifacts.write_csv(artifacts.CURVES / method / f"{seed}.csv", curve, CURVE)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    saved(method, int(seed)).unlink(missing_ok=True)
     result = f"skipped: {run.skipped}" if run.skipped else f"validation accuracy {run.val_accuracy} %"
     stage.console.print(f"{method}, seed {seed}: {result}")
 
 
+def saved(method: str, seed: int) -> Path:
+    return checkpoint.FOLDER / method / f"{seed}.safetensors"
+
+
+def show_in(folder: Path) -> Callable[[Row], None]:
+    """Writes rows of the training curve into `folder` as DVCLive does, for `dvc plots show`, as they come."""
+    from dvclive import Live  # with what it loads of DVC 0.4 s, which zero-shot does not need
+
+    live = Live(dir=str(folder), save_dvc_exp=False, dvcyaml=None)
+
+    def show(row: Row) -> None:
+        live.step = row["step"]
+        for name in ("loss", "lr", "val_accuracy"):
+            if row[name] is not None:
+                live.log_metric(name, row[name])
+
+    return show
+
+
 def fit(
-    method: params.Method, seed: int, section: params.Params, folder: Path
-) -> tuple[Run, list[dict[str, Any]]]:
-    """Train `method`, write adapter and head into `folder`; what was done, and the training curve."""
+    method: params.Method,
+    seed: int,
+    section: params.Params,
+    folder: Path | None = None,
+    curves: Path | None = None,
+) -> Run:
+    """Train `method`; what was done. Adapter and head go to `folder`, the training curve to `curves`.
+
+    Of several processes only the main one has folders.
+    """
     recipe = METHODS[method]
     settings = recipe.settings(section.train) if recipe else section.train
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
@@ -83,7 +113,7 @@ def fit(
     )
     if recipe and recipe.needs_generated and not generated:
         reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
-        return run.model_copy(update={"skipped": reason}), []
+        return run.model_copy(update={"skipped": reason})
 
     model = clip.load(section.clip, settings.device)
 
@@ -109,9 +139,9 @@ def fit(
     val_pixels, val_labels = load(validation)
 
     def validate() -> float | None:
-        return accuracy(classifier, val_pixels, val_labels, settings.batch_size)
+        return accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
 
-    curve: list[dict[str, Any]] = []
+    curve: list[Row] = []
     if recipe:
         training_set = TrainingSet(*load(original + generated), original=len(original))
         plan = make_plan(recipe, training_set, settings)
@@ -124,11 +154,21 @@ def fit(
             ),
             soft_targets=plan.soft,
         )
-        curve = train(classifier, plan, training_set, settings, loss=loss, validate=validate)
+        curve = train(
+            classifier,
+            plan,
+            training_set,
+            settings,
+            loss=loss,
+            validate=validate,
+            log=show_in(curves) if curves else lambda row: None,
+            saved=saved(method, seed),
+        )
         run = run.model_copy(update={"steps": settings.steps, "images_seen": plan.images_seen})
-    classifier.save(folder)
+    if folder:
+        classifier.save(folder)
     val_accuracy = curve[-1]["val_accuracy"] if curve else validate()
-    return run.model_copy(update={"val_accuracy": val_accuracy}), curve
+    return run.model_copy(update={"val_accuracy": val_accuracy})
 
 
 if __name__ == "__main__":

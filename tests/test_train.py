@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from tiny import COUNTS, NAMES, load_clip, save_clip, world
 
-from ltgc import artifacts, classifier, lora, params, pixels
+from ltgc import artifacts, classifier, params, pixels, tuning
 from ltgc.classifier import Classifier
 from ltgc.clip import Clip
 from ltgc.errors import LTGCError
@@ -62,7 +62,8 @@ def training_set(images: torch.Tensor | None = None) -> TrainingSet:
 
 def new_classifier(model: Clip, classes: int = 3) -> Classifier:
     head = torch.randn(classes, 24)
-    return Classifier(lora.add_adapter(model.model.visual, params.Lora(rank=2, alpha=4, dropout=0)), head, 20.0)
+    visual = tuning.apply(model.model.visual, settings(lora={"rank": 2, "alpha": 4, "dropout": 0}))
+    return Classifier(visual, head, 20.0)
 
 
 # --- what each method draws -----------------------------------------------------------------------------
@@ -278,8 +279,8 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
 ) -> None:
     root = in_world(lora={"rank": 2, "alpha": 4, "dropout": 0.2})
     train_stage("balancemix", "1")
-    folder, curve = root / "models/balancemix/1", root / "plots/curves/balancemix/1.csv"
-    first, first_curve = files(folder), curve.read_bytes()
+    folder, curves = root / "models/balancemix/1", root / "plots/curves/balancemix/1"
+    first, first_curves = files(folder), files(curves)
     assert set(first) == {
         "run.json",
         "head.safetensors",
@@ -297,10 +298,11 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
         "generated": 6,
         "images_seen": 4 * 5 * 2,
     }
-    assert first_curve.decode().splitlines()[0] == "step,loss,lr,val_accuracy"
-    assert [line.split(",")[0] for line in first_curve.decode().splitlines()[1:]] == ["1", "2", "3", "4"]
+    assert set(first_curves) == {f"plots/metrics/{name}.tsv" for name in ("loss", "lr", "val_accuracy")}
+    loss = [line.split("\t") for line in first_curves["plots/metrics/loss.tsv"].decode().splitlines()]
+    assert loss[0] == ["step", "loss"] and [row[0] for row in loss[1:]] == ["1", "2", "3", "4"]
     train_stage("balancemix", "1")
-    assert files(folder) == first and curve.read_bytes() == first_curve
+    assert files(folder) == first and files(curves) == first_curves
     train_stage("balancemix", "0")
     other = files(root / "models/balancemix/0")
     for name in ("head.safetensors", "adapter/adapter_model.safetensors"):
@@ -321,7 +323,7 @@ def test_without_generated_images_a_method_runs_on_the_originals_or_says_why_not
         assert run["skipped"] == "needs generated images, and generated/accepted has none (extend.target: 0?)"
         assert run["steps"] == run["images_seen"] == 0
         assert set(files(root / f"models/{method}/0")) == {"run.json"}
-        assert (root / f"plots/curves/{method}/0.csv").read_text() == "step,loss,lr,val_accuracy\n"
+        assert files(root / f"plots/curves/{method}/0") == {}
     else:
         assert run["skipped"] is None and run["steps"] == 4
 
