@@ -9,8 +9,7 @@ from ltgc.artifacts import Split
 from ltgc.errors import LTGCError
 from ltgc.sources.found import Found, Sample, clean_name, clean_path, read_text, refuse_same_names, settle
 
-# The first word of a line that is no name: a WordNet id (n01440764) or the label itself.
-KEY = re.compile(r"n\d{8}|\d+")
+WORDNET = re.compile(r"n\d{8}")  # n01440764
 
 
 def find(data: params.Data, drawn: Path) -> Found:
@@ -68,38 +67,39 @@ def check_labels(samples: Sequence[Sample], classes: int, root: Path) -> None:
 def read_names(root: Path, file: str | None, samples: Sequence[Sample]) -> list[str]:
     """Class names by label, from a text file: a name a line, or a key and a name a line (docs/data.md).
 
-    A key is a WordNet id, the label, or the folder of the class's images, on every line of the file. Where
-    images lie in folders of their keys, the order is checked against them.
+    A key, on every line of the file, is the folder of the class's images, the label, or a WordNet id. Folders
+    and labels say which class a line names, whatever its place: five lines of the class names that circulate
+    for Places-LT are in another order than the labels of its lists. All other lines are in the order of labels.
     """
     if file is None:
         raise LTGCError(
-            "data.class_names: not set; the lists hold labels only, so it must name a file below data.root"
+            "data.class_names: not set; lists hold labels only, so name a file of names below data.root"
         )
     path = root / file
     lines = [line.strip() for line in read_text(path, "data.class_names").split("\n") if line.strip()]
     pairs = [line.split(None, 1) for line in lines]
+    if not all(len(pair) == 2 for pair in pairs):
+        return [clean_name(line, f"{path}, {line!r}") for line in lines]
+    by_key = {_squash(key): name for key, name in pairs}
     folders: dict[int, set[str]] = {}
     for sample in samples:
         if sample.label not in folders:
             folders[sample.label] = _endings(sample.path)
-    known = set().union(*folders.values())
-    keys = [_squash(pair[0]) for pair in pairs]
-    in_folders = all(key in known for key in keys)
-    keyed = all(len(pair) == 2 for pair in pairs) and (in_folders or all(KEY.fullmatch(pair[0]) for pair in pairs))
-    if not keyed:
-        return [clean_name(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    if all(key.isdigit() for key in keys):
-        of_label = {int(pair[0]): pair[1] for pair in pairs}
-        if sorted(of_label) != list(range(len(lines))):
-            raise LTGCError(f"{path}: its lines do not begin with the labels 0 to {len(lines) - 1}, each once")
-        return [clean_name(of_label[label], f"{path}, label {label}") for label in range(len(lines))]
-    for label, key in enumerate(keys):
-        if in_folders and label in folders and key not in folders[label]:
-            raise LTGCError(
-                f"{path}, line {label + 1}: {pairs[label][0]}, but images of label {label} lie in another folder; "
-                "the class names must be in the order of the labels"
-            )
-    return [clean_name(pair[1], f"{path}, line {number}") for number, pair in enumerate(pairs, 1)]
+    if by_key.keys() <= set().union(*folders.values()):
+        of_label = {
+            label: by_key[max(keys, key=len)] for label, of in folders.items() if (keys := of & by_key.keys())
+        }
+    elif all(key.isdecimal() for key, _ in pairs):
+        of_label = {int(key): name for key, name in pairs}
+    elif all(WORDNET.fullmatch(key) for key, _ in pairs):
+        of_label = dict(enumerate(name for _, name in pairs))
+    else:
+        of_label = dict(enumerate(lines))
+    if gaps := set(range(len(lines))) - of_label.keys():
+        raise LTGCError(
+            f"{path}: {len(lines)} lines, but none names label {min(gaps)}; mend the file or the lists"
+        )
+    return [clean_name(of_label[label], f"{path}, label {label}") for label in range(len(lines))]
 
 
 def _endings(path: str) -> set[str]:
