@@ -7,6 +7,7 @@ import csv
 
 from ltgc import artifacts, compare, data, params, stage
 from ltgc.artifacts import (
+    AskMetrics,
     Attempt,
     ClassQuality,
     ClassRecord,
@@ -40,6 +41,8 @@ def main() -> None:
         templates=artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate),
         attempts=artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt),
         comparison=artifacts.read_json(artifacts.COMPARE),
+        paired=artifacts.read_json(artifacts.PAIRED),
+        asked=artifacts.read_record(artifacts.ASK, AskMetrics),
         results=results,
         predictions={
             method: [

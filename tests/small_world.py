@@ -13,11 +13,15 @@ from ltgc.artifacts import (
     AskMetrics,
     Attempt,
     ClassAccuracy,
+    ClassQuality,
     ClassRecord,
     ClassTemplate,
+    Contamination,
     ExistingDescription,
     ExtendedDescription,
+    Finding,
     ImageRecord,
+    Prediction,
     RealScore,
     RunMetrics,
     Verdict,
@@ -73,7 +77,7 @@ def build(
             images.append(
                 ImageRecord(path=f"{c.slug}/{number:04d}.png", label=c.label, class_name=c.name, split="train")
             )
-            if c.train < 20:
+            if c.train < 20 or len(names) < 10:  # a page of hundreds of classes shows the smallest ones
                 draw(root / artifacts.DRAWN_IMAGES / images[-1].path, colour, 3, size)
         tail = generated and c.train < 20
         templates.append(template(c, "llm" if tail else "class_name"))
@@ -95,6 +99,7 @@ def build(
     artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
     artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
     artifacts.write_records_csv(root / artifacts.REAL_SCORES, real, RealScore)
+    measure(root, [c for c in classes if generated and c.train < 20], images)
     for number, stage in enumerate(["describe", "extend", "templates", "generate", "ask"], 1):
         calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
         calls |= {"rounds": 6} if stage == "extend" else {}
@@ -104,6 +109,42 @@ def build(
     for number, method in enumerate(METHODS):
         for seed in SEEDS:
             run(root, method, seed, classes, 40.0 + 10 * number + seed)
+
+
+def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecord]) -> None:
+    """What prepare noticed and what quality measured; a drawing of the first class is nearly a test image."""
+    bad = Finding(kind="bad", path="0001-oxeye/broken.jpg", reason="truncated or corrupt", split="train")
+    artifacts.write_jsonl(root / artifacts.FINDINGS, [bad])
+    qualities = [
+        ClassQuality(
+            label=c.label,
+            class_name=c.name,
+            original=c.train,
+            generated=3,
+            diversity_original=0.2,
+            diversity_generated=0.4,
+            gap_generated=1.5,
+            gap_validation=None,
+        )
+        for c in tail
+    ]
+    found = [
+        Contamination(
+            image=f"{artifacts.ACCEPTED}/{c.slug}/0000-0.png",
+            label=c.label,
+            class_name=c.name,
+            test=next(image.path for image in images if image.label == c.label),
+            test_class=c.name,
+            distance=2,
+            cosine=0.98,
+        )
+        for c in tail[:1]
+    ]
+    artifacts.write_jsonl(root / artifacts.CLASS_QUALITY, qualities)
+    artifacts.write_jsonl(root / artifacts.CONTAMINATED, found)
+    summary = {"classes": len(tail), "generated": 3 * len(tail), "diversity": {"original": 0.2, "generated": 0.4}}
+    summary |= {"gap": {"generated": 1.5, "validation": None}, "contaminated": {"found": len(found), "dropped": 0}}
+    artifacts.write_json(root / artifacts.QUALITY, summary)
 
 
 def template(c: ClassRecord, source: Literal["llm", "class_name"]) -> ClassTemplate:
@@ -204,6 +245,19 @@ def run(root: Path, method: str, seed: int, classes: Sequence[ClassRecord], base
         for c in classes
     ]
     artifacts.write_records_csv(root / artifacts.PER_CLASS / method / f"{seed}.csv", rows, ClassAccuracy)
+    # Five test images a class; of a tail class two are taken for the first class, with BalanceMix one.
+    wrong = 1 if method == "balancemix" else 2
+    predictions = [
+        Prediction(
+            path=f"{c.slug}/test-{number}.png",
+            label=c.label,
+            prediction=0 if c.train < 20 and number < wrong else c.label,
+            confidence=0.9,
+        )
+        for c in classes
+        for number in range(5)
+    ]
+    artifacts.write_records_csv(root / artifacts.PREDICTIONS / method / f"{seed}.csv", predictions, Prediction)
 
 
 def skip(root: Path, method: str, reason: str) -> None:

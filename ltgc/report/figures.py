@@ -95,7 +95,7 @@ def accuracy(classes: Sequence[ClassRecord], accuracies: Mapping[str, Mapping[in
     axes.set(ylabel="test accuracy, %", ylim=(-3, 103))
     if labelled:
         _name_classes(axes, order)
-    figure.legend(frameon=False, loc="outside upper left", ncols=5, fontsize="small", labelcolor=INK)
+    figure.legend(frameon=False, loc="outside upper left", ncols=6, fontsize="small", labelcolor=INK)
     return _svg(figure, "Test accuracy of each class by method")
 
 

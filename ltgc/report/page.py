@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ltgc.artifacts import (
+    AskMetrics,
     Attempt,
     ClassQuality,
     ClassRecord,
@@ -53,6 +54,8 @@ class Inputs:
     templates: list[ClassTemplate]
     attempts: list[Attempt]
     comparison: Comparison
+    paired: Comparison  # differences to BalanceMix, seed by seed
+    asked: AskMetrics  # the vision model, asked directly
     results: Results
     predictions: Mapping[str, list[list[Prediction]]]  # method -> seed; the methods that ran
     loops: Mapping[str, Any]
