@@ -1,6 +1,6 @@
 """What tar shards save DVC, and what they cost a reader: 200,000 images as files and as 365 shards, in one run.
 
-    python benchmarks/shards.py                # about 4 minutes, 3 GB of disk in the temporary folder
+    python benchmarks/shards.py                # about 9 minutes, 3 GB of disk in the temporary folder
     python benchmarks/shards.py 20000          # fewer images
 
 The images are a few hundred random bytes: it is their number that DVC feels. Both sides hold the same images in a

@@ -1,4 +1,4 @@
-"""What one clone has paid for, another has by `git pull && dvc pull`; and experiments, queued and applied, in it."""
+"""What one clone has paid for, another has by `git pull && dvc pull`; and experiments in a clone."""
 
 import csv
 
@@ -14,7 +14,7 @@ GROWS = "Aquilegia pubescens"
 
 @pytest.fixture(scope="module")
 def teammate(clone, tmp_path_factory):
-    """A second clone, made before there were results, that has pulled them from a remote that the first pushed to."""
+    """A second clone, made before there were results, that has pulled what the first pushed to a remote."""
     folder = tmp_path_factory.mktemp("teammate")
     teammate = folder / "ltgc"
     run(folder, "git", "clone", "-q", str(clone), str(teammate))
