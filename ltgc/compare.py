@@ -153,15 +153,8 @@ def spread(value: Statistic) -> str:
     return f"{value['mean']:.1f}" + ("" if value["std"] is None else f"±{value['std']:.1f}")
 
 
-def table(
-    comparison: Comparison, skipped: Mapping[str, str] | None = None, asked: AskMetrics | None = None
-) -> Table:
-    """The comparison for the terminal, best in bold; below it what was skipped, and what the vision model saw."""
-    notes = [f"{method}: {escape(reason)}" for method, reason in (skipped or {}).items()]
-    if asked and LMM in comparison:
-        notes.append(f"{LMM}: the vision model was asked once, for the class of {asked.images:,} test images")
-        if asked.images < asked.of:
-            notes[-1] += f" of {asked.of:,}; not to be held against the other rows, which saw all of them"
+def table(comparison: Comparison, notes: Sequence[str] = ()) -> Table:
+    """The comparison for the terminal, best in bold, and what is to be said below it."""
     table = _table("Top-1 accuracy on the test split, % (mean ± std over seeds)", notes)
     for method, metrics in comparison.items():
         cells = [
@@ -172,10 +165,10 @@ def table(
     return table
 
 
-def difference_table(compared: Comparison, seeds: int) -> Table:
+def difference_table(compared: Comparison, seeds: int, reference: str = REFERENCE) -> Table:
     """The paired differences, in bold what is beyond noise."""
     table = _table(
-        f"Each method less {REFERENCE}, seed by seed, points (mean ± std of the difference)",
+        f"Each less {reference}, seed by seed, points (mean ± std of the difference)",
         [f"bold: the {CONFIDENCE:.0%} interval of the paired t-test over {seeds} seeds leaves out 0"],
     )
     for method, metrics in compared.items():
@@ -246,7 +239,12 @@ def print_tables(skipped: Mapping[str, str] | None = None) -> None:
     section = params.load("compare", "seeds")
     comparison, paired = artifacts.read_json(artifacts.COMPARE), artifacts.read_json(artifacts.PAIRED)
     asked = artifacts.read_record(artifacts.ASK, AskMetrics)
-    tables = [table(comparison, skipped, asked)]
+    notes = [f"{method}: {escape(reason)}" for method, reason in (skipped or {}).items()]
+    if LMM in comparison:
+        notes.append(f"{LMM}: the vision model was asked once, for the class of {asked.images:,} test images")
+        if asked.images < asked.of:
+            notes[-1] += f" of {asked.of:,}; not to be held against the other rows, which saw all of them"
+    tables = [table(comparison, notes)]
     if paired:
         tables.append(difference_table(paired, len(section.seeds)))
     if section.compare.published:

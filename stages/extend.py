@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter, defaultdict
 from typing import Any
 
-from graphs import reflect
+from graphs import parse, reflect
 from graphs.state import ReflectContext, ReflectState
 from ltgc import artifacts, budget, params, progress, server, stage
 from ltgc.artifacts import ClassRecord, ExistingDescription, ExtendedDescription
@@ -26,9 +26,12 @@ def main() -> None:
     tail = [c for c in classes if c.train < settings.extend.target]
 
     with Store(artifacts.STORE / "extend", budget.load()) as store:
-        ends = asyncio.run(extend_all(settings, tail, existing, store)) if tail else []
+        asked = tail if settings.extend.source == "llm" else []
+        ends = asyncio.run(extend_all(settings, asked, existing, store)) if asked else []
 
-    records = [record for c, end in zip(tail, ends, strict=True) for record in records_of(c, end)]
+    records = [record for c, end in zip(asked, ends, strict=True) for record in records_of(c, end)]
+    if settings.extend.source == "class_name":
+        records = [record for c in tail for record in bare_names(c, settings.extend.target)]
     records.sort(key=lambda record: (record.label, record.index))
     artifacts.write_jsonl(artifacts.EXTENDED, records)
     stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
@@ -101,6 +104,24 @@ def records_of(c: ClassRecord, end: dict[str, Any]) -> list[ExtendedDescription]
             reason=entry.reason,
         )
         for index, entry in enumerate(end["entries"])
+    ]
+
+
+def bare_names(c: ClassRecord, target: int) -> list[ExtendedDescription]:
+    """The class's name alone, as often as images are missing: the simple prompt of Fig. 6."""
+    return [
+        ExtendedDescription(
+            label=c.label,
+            class_name=c.name,
+            index=index,
+            round=1,
+            description=parse.template(c.name, []),
+            features=None,
+            scene=None,
+            kept=True,
+            reason=None,
+        )
+        for index in range(target - c.train)
     ]
 
 

@@ -23,7 +23,9 @@ def main() -> None:
         if existing.description is not None:
             descriptions[existing.label].append(existing.description)
     for extended in artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription):
-        if extended.kept:
+        if (
+            extended.kept and extended.features is not None
+        ):  # more than the class's name (extend.source: class_name)
             descriptions[extended.label].append(extended.description)
 
     with Store(artifacts.STORE / "templates", budget.load()) as store:

@@ -1,0 +1,135 @@
+"""Ablations of the loops: a folder a variant, in which the pipeline's own stages run with some keys changed.
+
+    dvc repro ablations/dvc.yaml     # every variant of ablations/variants.yaml, then the table
+    python -m ltgc.ablations         # print metrics/ablations.json again as the table
+
+All paths of the pipeline are relative to the working directory. A variant's folder holds links to data and code,
+params.yaml with some keys changed, and a copy of the pipeline's store: what LTGC asked is not asked again.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+
+from ltgc import artifacts, compare, params, stage
+from ltgc.artifacts import Record, Run, RunMetrics
+from ltgc.errors import LTGCError
+
+VARIANTS = Path("ablations/variants.yaml")
+RUNS = Path("ablations/runs")
+RESULTS = Path("ablations/results")
+TABLE = Path("metrics/ablations.json")
+METHOD = "balancemix"
+LTGC = "ltgc"  # the row of the pipeline itself
+# What a variant makes itself; every other folder of the repository is linked.
+MADE = {"descriptions", "generated", "store", "models", "predictions", "plots", "metrics", "report", "ablations"}
+
+Changes = dict[str, Any]  # dotted key of params.yaml -> value
+
+
+class Result(Record):
+    """What BalanceMix reached in one variant (ablations/results/<variant>.json)."""
+
+    generated: int  # images in D_g
+    runs: list[RunMetrics]  # of each seed
+
+
+class Row(Record):
+    """A variant in metrics/ablations.json, in percent and points; `less_ltgc` is paired by seed."""
+
+    generated: int
+    accuracy: dict[str, compare.Statistic]
+    less_ltgc: dict[str, compare.Statistic] | None
+
+
+def variants() -> dict[str, Changes]:
+    """name -> what it changes. Raises LTGCError for a file that does not say so."""
+    raw = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
+    try:
+        return TypeAdapter(dict[str, dict[str, Changes]]).validate_python(raw)["variants"]
+    except (ValidationError, KeyError) as error:
+        raise LTGCError(f"{VARIANTS}: variants: expected name: {{key of params.yaml: value}}") from error
+
+
+def build(variant: str, changes: Changes) -> Path:
+    """Make or refresh the folder of a variant; returns it. Raises LTGCError for a key that params.yaml lacks."""
+    folder, root = RUNS / variant, Path.cwd()
+    values = changed(variant, changes)
+    for made in (artifacts.EXISTING, params.PARAMS):
+        (folder / made).parent.mkdir(parents=True, exist_ok=True)
+    for entry in root.iterdir():
+        link = folder / entry.name
+        if entry.is_dir() and entry.name not in MADE and not entry.name.startswith(".") and not link.exists():
+            link.symlink_to(entry, target_is_directory=True)
+    shutil.copy(artifacts.EXISTING, folder / artifacts.EXISTING)
+    share_store(artifacts.STORE, folder / artifacts.STORE)
+    artifacts.write_text(folder / params.PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return folder
+
+
+def changed(variant: str, changes: Changes) -> dict[str, Any]:
+    """params.yaml with the keys of a variant changed."""
+    values = yaml.safe_load(params.PARAMS.read_text(encoding="utf-8"))
+    for dotted, value in changes.items():
+        *sections, last = dotted.split(".")
+        place = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place:
+            raise LTGCError(f"{VARIANTS}: {variant}: params.yaml has no key {dotted!r}")
+        place[last] = value
+    return values
+
+
+def share_store(store: Path, own: Path) -> None:
+    """Bring every reply of `store` into `own`, beside those that a variant paid for itself."""
+    for file in sorted(path for path in store.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        target = own / file.relative_to(store)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".jsonl":  # a line a reply; they are kept sorted, by their keys
+            lines = {line for path in (file, target) if path.exists() for line in path.open(encoding="utf-8")}
+            artifacts.write_text(target, "".join(sorted(line for line in lines if line.endswith("\n"))))
+        elif not target.exists():  # named by what it holds: the same bytes may have two names
+            try:
+                os.link(file, target)
+            except OSError:  # the store lies on another file system
+                shutil.copy(file, target)
+
+
+def result(seeds: Sequence[int]) -> Result:
+    """What BalanceMix reached in the working directory."""
+    runs = [artifacts.read_record(artifacts.RUN_METRICS / METHOD / f"{seed}.json", RunMetrics) for seed in seeds]
+    run = artifacts.read_record(artifacts.MODELS / METHOD / str(seeds[0]) / "run.json", Run)
+    return Result(generated=run.generated, runs=runs)
+
+
+def rows(results: Mapping[str, Result]) -> dict[str, Row]:
+    """The table: LTGC, then each variant with its difference to LTGC. A run that was skipped has no figures."""
+    runs = {name: found.runs for name, found in results.items()}
+    accuracy, less = compare.summarise(runs), compare.differences(runs, LTGC)
+    return {
+        name: Row(generated=found.generated, accuracy=accuracy[name], less_ltgc=less.get(name))
+        for name, found in results.items()
+    }
+
+
+def print_table() -> None:
+    read = {name: Row.model_validate(row) for name, row in artifacts.read_json(TABLE).items()}
+    seeds = len(params.load("seeds").seeds)
+    drawn = ", ".join(f"{name} {row.generated:,}" for name, row in read.items())
+    console = Console(width=120)
+    console.print(
+        compare.table({name: row.accuracy for name, row in read.items()}, [f"images in D_g: {drawn}"]), "\n"
+    )
+    less = {name: row.less_ltgc for name, row in read.items() if row.less_ltgc}
+    console.print(compare.difference_table(less, seeds, LTGC))
+
+
+if __name__ == "__main__":
+    stage.run(print_table)
