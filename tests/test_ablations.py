@@ -96,6 +96,13 @@ def world(ltgc: tuple[Path, Script], monkeypatch: pytest.MonkeyPatch) -> Script:
     return script
 
 
+def loops(variant: str) -> None:
+    """What of `ablate` a server is asked in; training takes most of its time."""
+    with chdir(ablations.build(variant, VARIANTS[variant])):
+        for loop in (extend, templates, generate):
+            loop.main()
+
+
 def test_a_variant_that_changes_nothing_asks_nothing_and_reaches_what_ltgc_reached(world):
     world.chat = world.image = lambda request: Fault(500)
     ablate.main("unchanged")
@@ -107,7 +114,7 @@ def test_a_variant_that_changes_nothing_asks_nothing_and_reaches_what_ltgc_reach
 
 
 def test_the_class_name_alone_is_drawn_as_often_as_images_are_missing(world):
-    ablate.main("bare")
+    loops("bare")
     folder = ablations.RUNS / "bare"
     drawn = [request for request in world.requests if "prompt" in request]
     assert {request["prompt"] for request in drawn} == {f"A photo of the class {NAME}."}
@@ -116,15 +123,14 @@ def test_the_class_name_alone_is_drawn_as_often_as_images_are_missing(world):
     attempts = artifacts.read_jsonl(folder / artifacts.ATTEMPTS, Attempt)
     assert len(attempts) == TARGET - 4
     assert len({attempt.seed for attempt in attempts}) == len(attempts)
-    with chdir(ablations.build("bare", VARIANTS["bare"])):
-        generate.main()  # what it paid for is kept
+    loops("bare")  # what it paid for is kept
     assert world.calls == TARGET - 4 + 1
 
 
 def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines_own_files_alone(world):
     before = {path: path.read_bytes() for place in ("descriptions", "generated", "store", "metrics")
               for path in sorted(Path(place).rglob("*")) if path.is_file()}  # fmt: skip
-    ablate.main("one_round")
+    loops("one_round")
     extended = artifacts.read_jsonl(ablations.RUNS / "one_round" / artifacts.EXTENDED, ExtendedDescription)
     assert [description.round for description in extended] == [1, 1]
     assert all(path.read_bytes() == data for path, data in before.items())
@@ -132,14 +138,10 @@ def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines
 
 def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
     ltgc = ablations.result([0, 1])
-    better = [
-        run.model_copy(update={"all": (run.all or 0) + gain}) for run, gain in zip(ltgc.runs, (4, 6), strict=True)
-    ]
-    results = {
-        "unchanged": ltgc,
-        "bare": ltgc.model_copy(update={"generated": 5, "runs": better}),
-        "one_round": ltgc,
-    }
+    first, second = ltgc.runs
+    better = [first.model_copy(update={"all": first.all + 4}), second.model_copy(update={"all": second.all + 6})]
+    bare = ltgc.model_copy(update={"generated": 5, "runs": better})
+    results = {"unchanged": ltgc, "bare": bare, "one_round": ltgc}
     for variant, found in results.items():
         artifacts.write_json(ablations.RESULTS / f"{variant}.json", found.model_dump())
     ablate.main()
