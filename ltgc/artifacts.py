@@ -297,11 +297,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds either all of it or what it held before, also after a power cut."""
+    write_chunks(path, [data])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """`write_bytes` of all `chunks`, which need not fit into memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Named by thread and not by process: what a killed run left behind is overwritten by the next.
     part = path.with_name(f".{path.name}.{threading.current_thread().name}.part")
     with part.open("wb") as file:
-        file.write(data)
+        file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -325,7 +330,7 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
     write_text(path, "".join(r.model_dump_json() + "\n" for r in records))
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
     """Write `rows` under the header `fields` (written even when there are no rows)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -340,7 +345,7 @@ R = TypeVar("R", bound=Record)
 
 
 def write_records_csv(path: Path, records: Sequence[Record], model: type[Record]) -> None:
-    write_csv(path, [r.model_dump() for r in records], list(model.model_fields))
+    write_csv(path, (r.model_dump() for r in records), list(model.model_fields))
 
 
 def read_jsonl(path: Path, model: type[R]) -> list[R]:

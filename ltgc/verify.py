@@ -20,8 +20,6 @@ from ltgc.stage import console
 
 # Starting a worker costs about 0.3 s, decoding a small photo about 1 ms.
 IMAGES_PER_WORKER = 300
-# Modes that hold more than 8 bits a channel.
-DEEP = frozenset(["I;16", "I;16B", "I;16L", "I;16N", "I", "F"])
 BITS = 64  # of a hash
 CANDIDATES = 4_000_000  # pairs compared at once: 64 MB
 
@@ -107,19 +105,21 @@ def _look(root: Path, max_pixels: int, hashed: bool, path: str) -> Look:
         # The header alone; what is wrong with it is for images.decode to say.
         with Image.open(io.BytesIO(data)) as header:
             pixels, mode = header.width * header.height, header.mode
+            # Pillow opens 16-bit colour as 8-bit RGB; only its decoder's arguments tell.
+            deep = mode in ("I", "F") or ";16" in mode or any(";16" in str(tile.args) for tile in header.tile)
             # A phone's MPO holds a preview or a depth map beside the photo: no second frame to speak of.
             frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)
             if pixels > max_pixels:
                 return Look(f"{header.width} x {header.height} pixels: over the limit of {max_pixels:,}")
     except Exception:
-        mode, frames = "", 1
+        mode, deep, frames = "", False, 1
     try:
         image = images.decode(data)
     except images.BadImage as error:
         return Look(str(error))
     facts = [
         "CMYK" if mode == "CMYK" else "",
-        "more than 8 bits a channel" if mode in DEEP else "",
+        "more than 8 bits a channel" if deep else "",
         f"{frames} frames, the first is used" if frames > 1 else "",
     ]
     return Look(None, ", ".join(filter(None, facts)) or None, perceptual_hash(image) if hashed else None)
