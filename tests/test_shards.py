@@ -102,13 +102,13 @@ def test_a_damaged_shard_is_named(shard: Path, damage: str) -> None:
         "no tar": b"no tar" * 500,
     }
     shard.write_bytes(broken[damage])
-    with pytest.raises(LTGCError, match=re.escape(f"{shard}: not a whole tar file")):
+    with pytest.raises(LTGCError, match=re.escape(f"{shard}: not a whole shard")):
         images.read(shard / "0001-0.png")
 
 
 def test_a_member_that_would_leave_its_folder_is_refused(shard: Path, tmp_path: Path) -> None:
     shards.write(shard, [("../../escaped.png", picture(1))])
-    with pytest.raises(LTGCError, match=r"'\.\./\.\./escaped\.png' is no plain file"):
+    with pytest.raises(LTGCError, match="not a whole shard of plain files"):
         shards.main("extract", str(shard), str(tmp_path / "out"))
     assert not list(tmp_path.rglob("escaped.png"))
 
