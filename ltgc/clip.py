@@ -86,7 +86,7 @@ class Clip:
         """
         # A token stands for at least one byte: most texts need no second look.
         long = [text for text in texts if len(text.encode()) > self.context_length - 2 and not self._fits(text)]
-        shorter = {text: self._shortened(text) for text in long}
+        shorter = {text: shortened(text, self._fits) for text in long}
         return [shorter.get(text, text) for text in texts]
 
     def _fits(self, text: str) -> bool:
@@ -97,14 +97,16 @@ class Clip:
         lost = whole.bincount(minlength=values) - cut.bincount(minlength=values)
         return int(lost.count_nonzero()) == 1
 
-    def _shortened(self, text: str) -> str:
-        end = "." if text.endswith(".") else ""
-        for pattern in CUTS:
-            shorter = [text[: match.start()] + end for match in pattern.finditer(text) if match.start()]
-            fitting = bisect_left(shorter, True, key=lambda short: not self._fits(short))
-            if fitting:
-                return shorter[fitting - 1]
-        return ""
+
+def shortened(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest beginning of `text` that fits and ends before a feature, else before a word or a character."""
+    end = "." if text.endswith(".") else ""
+    for pattern in CUTS:
+        shorter = [text[: match.start()] + end for match in pattern.finditer(text) if match.start()]
+        fitting = bisect_left(shorter, True, key=lambda short: not fits(short))
+        if fitting:
+            return shorter[fitting - 1]
+    return ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from ltgc.errors import LTGCError
 from ltgc.store import Store, key_of
 from ltgc.t2i import Drawing, seed_of
 
-READ = {".safetensors", ".json", ".txt", ".model"}  # files of a saved pipeline that decide what it draws
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 ARGUMENTS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative_prompt": "negative_prompt"}
 
@@ -169,7 +168,11 @@ class Pipeline:
 
     def _cut(self, prompt: str) -> str:
         """The part of the prompt that at least one of the text encoders reads to its end."""
-        return cut(prompt, lambda text: any(fits(text) for fits in self._readers))
+
+        def fits(text: str) -> bool:
+            return any(reads(text) for reads in self._readers)
+
+        return prompt if fits(prompt) else clip.shortened(prompt, fits)
 
     def _pixels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 of values in [0, 1]."""
@@ -192,17 +195,6 @@ class Pipeline:
         }
         rest = " or ".join(remedy for remedy, helps in reversed(remedies.items()) if helps)
         return LTGCError(f"t2i: out of memory drawing {batch} x {size} with {self._section.model}; set {rest}")
-
-
-def cut(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest beginning of `text` that fits: whole features and scenes if it can be, else whole words."""
-    if fits(text):
-        return text
-    for ends in (r",| in | on | at ", r"\s"):
-        for end in reversed([match.start() for match in re.finditer(ends, text)]):
-            if fits(text[:end]):
-                return text[:end]
-    return ""
 
 
 def identity(section: params.T2I) -> list[str | None]:
@@ -230,15 +222,21 @@ def identity(section: params.T2I) -> list[str | None]:
 
 
 def fingerprint(path: Path) -> str:
-    """sha256 over the names and bytes of the files of a saved pipeline, or over one file."""
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file() and (file == path or file.suffix in READ):
-            with file.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()
-            name = file.relative_to(path).as_posix() if file != path else ""
-            digest.update(f"{name}\n{content}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
+    """sha256 of a file; of a folder, what `find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum` prints.
+
+    Files and folders whose name begins with a dot are left out.
+    """
+    if path.is_file():
+        return f"sha256:{_sha256(path)}"
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    seen = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    sums = "".join(f"{_sha256(path / name)}  {name}\n" for name in seen)
+    return f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def lora_file(lora: params.DiffusersLora) -> Path:

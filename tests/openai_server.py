@@ -92,6 +92,7 @@ class Script:
     def reset(self) -> None:
         self.chat: Callable[[dict[str, Any]], Any] = lambda request: Fault(500)
         self.image: Callable[[dict[str, Any]], Any] = lambda request: Fault(500)
+        self.models: Any = Body({"object": "list", "data": [{"id": "m", "object": "model"}]})
         self.replies: list[Any] = []
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -142,6 +143,11 @@ def openai_server() -> Iterator[Script]:
     @app.post("/v1/images/generations")
     async def image(request: Request) -> Response:
         return await answer(request, "image")
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        script.keys.add(request.headers.get("authorization", ""))
+        return _response(script.models)
 
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ltgc import params
 from ltgc.budget import Budget
-from ltgc.diffusers_painter import DiffusersPainter, cut, fingerprint
+from ltgc.diffusers_painter import DiffusersPainter, fingerprint
 from ltgc.errors import LTGCError
 from ltgc.store import Store
 from ltgc.t2i import Drawing
@@ -142,7 +142,6 @@ def test_a_prompt_that_is_too_long_is_cut_before_a_feature_and_says_so(pipeline,
     assert line["cut"] == "A photo of the class rose, with " + ", ".join(["dark red petals"] * 3)
     assert draw(section(pipeline), tmp_path, (prompt, 7)) == [drawing]
     assert draw(section(pipeline), tmp_path, (line["cut"], 7))[0] == Drawing(7, drawing.image)
-    assert cut("one long class name", lambda text: len(text) < 10) == "one long"
 
 
 @pytest.mark.parametrize(
