@@ -1,0 +1,193 @@
+"""What a training step costs beside the network: images/s of BalanceMix against the bare LoRA step.
+
+    python benchmarks/train.py              # about 6 minutes on two cores; nothing else should run meanwhile
+    python benchmarks/train.py embedded     # only the embedded CLIP (64 px), or ViT-B/32
+
+All variants train the same network with LoRA on the same number of images a step (pairs, for ours), in turns, in
+one run; the best of the rounds counts. The limit is the bare step on tensors that are on the device already:
+forward, cross-entropy, backward, clipping, AdamW. On a GPU they compute in bf16, and what share of the chip's
+matrix multiplications (bf16, measured in the same run) the step reaches is printed, with the peak of memory.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import accelerate  # noqa: E402
+import open_clip  # noqa: E402
+import peft  # noqa: E402
+import timm.data  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from loading import draw_photos  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from torchvision import datasets  # noqa: E402
+from torchvision.transforms import v2  # noqa: E402
+
+from ltgc import params, pixels, tuning  # noqa: E402
+from ltgc.classifier import Classifier  # noqa: E402
+from ltgc.clip import Clip  # noqa: E402
+from ltgc.methods import METHODS  # noqa: E402
+from ltgc.plan import TrainingSet, make_plan  # noqa: E402
+from ltgc.train import train  # noqa: E402
+
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+PRECISION = "bf16" if CUDA else "fp32"
+CLASSES, PHOTOS, ROUNDS, WORKERS = 24, 240, 3, 2
+# name -> images a step, steps a round
+SIZES = {"embedded": (32, 20), "ViT-B/32": (16, 3)} if not CUDA else {"embedded": (512, 50), "ViT-B/32": (512, 30)}
+console = Console(width=115)
+
+
+def load(name: str) -> Clip:
+    if name == "embedded":
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{ROOT / 'embedded/clip'}")
+    else:
+        model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
+    return Clip(model.eval().requires_grad_(False).to(DEVICE), preprocess, lambda texts: torch.empty(0), DEVICE)
+
+
+def with_peft_attention(visual: nn.Module, settings: params.Train) -> nn.Module:
+    """LoRA as peft puts it on open_clip's nn.MultiheadAttention, on the same layers."""
+    targets = r"transformer\.resblocks\.\d+\.(attn|mlp\.(c_fc|c_proj))"
+    lora = settings.lora
+    return peft.get_peft_model(visual, peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets))
+
+
+def classifier(clip: Clip, settings: params.Train, tune: Callable[[Any, params.Train], Any]) -> Classifier:
+    visual = tune(deepcopy(clip.model.visual), settings)
+    width = clip.model.visual.output_dim
+    return Classifier(visual, torch.randn(CLASSES, width), 50.0).to(DEVICE).train()
+
+
+def step(network: Classifier, optimizer: torch.optim.Optimizer, x: Tensor, targets: Tensor) -> None:
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=PRECISION == "bf16"):
+        loss = F.cross_entropy(network(x).float(), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+
+
+def on_batches(network: Classifier, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+    optimizer = torch.optim.AdamW(network.parameter_groups(0.01), fused=True)
+    for x, targets in batches:
+        step(network, optimizer, x, targets)
+
+
+def same_batch(side: int, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    x = torch.rand(batch_size, 3, side, side, device=DEVICE) * 255
+    targets = torch.rand(batch_size, CLASSES, device=DEVICE).softmax(-1)
+    return ((x, targets) for _ in range(steps))
+
+
+def timm_batches(folder: Path, side: int, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """torchvision's loader with random resized crops and flips, and timm's Mixup."""
+    crop = v2.RandomResizedCrop(side, (pixels.SMALLEST_CROP**2, 1.0), (1.0, 1.0))
+    transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    sampler = torch.utils.data.RandomSampler(range(PHOTOS), num_samples=batch_size * steps, replacement=True)
+    data = datasets.ImageFolder(folder, transform)
+    loader = DataLoader(data, batch_size, sampler=sampler, num_workers=WORKERS, pin_memory=CUDA)
+    mixup = timm.data.Mixup(mixup_alpha=1.0, num_classes=CLASSES, label_smoothing=0.0)
+    for x, labels in loader:
+        yield mixup(x.to(DEVICE, non_blocking=True).float(), labels.to(DEVICE))
+
+
+def balancemix(network: Classifier, data: TrainingSet, settings: params.Train) -> None:
+    recipe = METHODS["balancemix"]
+    assert recipe
+    train(network, make_plan(recipe, data, settings), data, settings)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    if CUDA:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def matmul_rate() -> float:
+    """FLOP/s of one large bf16 matrix multiplication."""
+    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    seconds(lambda: [a @ b for _ in range(5)])
+    return 20 * 2 * 8192**3 / seconds(lambda: [a @ b for _ in range(20)])
+
+
+def compare(name: str, folder: Path) -> None:
+    batch_size, steps = SIZES[name]
+    clip = load(name)
+    side = clip.model.visual.image_size[0]
+    paths = draw_photos(folder, side * 9 // 4, side * 7 // 4, PHOTOS)  # 504 x 392 for 224 px
+    section = params.load("train", path=ROOT / "params.yaml").train
+    settings = section.model_copy(
+        update={"steps": steps, "batch_size": batch_size, "precision": PRECISION, "workers": WORKERS}
+    )
+    labels = torch.arange(PHOTOS) % CLASSES
+    in_memory = TrainingSet(pixels.load(paths, clip), labels, original=PHOTOS // 2)
+    on_disk = TrainingSet(pixels.FilePixels(paths, clip), labels, original=PHOTOS // 2)
+
+    ours = classifier(clip, settings, tuning.apply)
+    wrapped = classifier(clip, settings, with_peft_attention)
+    variants: dict[str, Callable[[], None]] = {
+        "bare step (the limit)": lambda: on_batches(ours, same_batch(side, batch_size, steps)),
+        "LTGC, BalanceMix, images in memory": lambda: balancemix(ours, in_memory, settings),
+        f"LTGC, BalanceMix, JPEG files, {WORKERS} workers": lambda: balancemix(ours, on_disk, settings),
+        f"timm's Mixup, torchvision's loader, {WORKERS} workers": lambda: on_batches(
+            ours, timm_batches(folder, side, batch_size, steps)
+        ),
+        "bare step, peft's nn.MultiheadAttention": lambda: on_batches(
+            wrapped, same_batch(side, batch_size, steps)
+        ),
+    }
+    seconds(partial(on_batches, ours, same_batch(side, batch_size, 2)))  # kernels are chosen at the first step
+    seconds(partial(on_batches, wrapped, same_batch(side, batch_size, 2)))
+    best = dict.fromkeys(variants, float("inf"))
+    for _ in range(ROUNDS):  # in turns: another load on the machine meets all alike
+        for variant, run in variants.items():
+            best[variant] = min(best[variant], seconds(run))
+    rates = {variant: batch_size * steps / best[variant] for variant in variants}
+    limit = rates["bare step (the limit)"]
+    table = Table(title=f"{name}, {side} px, {batch_size} images a step, {PRECISION} on {DEVICE.type}")
+    table.add_column("variant")
+    for column in ("images/s", "of the limit"):
+        table.add_column(column, justify="right")
+    for variant, rate in rates.items():
+        table.add_row(variant, f"{rate:.1f}", f"{rate / limit:.3f}")
+    console.print(table)
+    if CUDA:
+        with FlopCounterMode(display=False) as counter:
+            on_batches(ours, same_batch(side, batch_size, 1))
+        flops = counter.get_total_flops() / batch_size * rates["LTGC, BalanceMix, images in memory"]
+        torch.cuda.reset_peak_memory_stats()
+        balancemix(ours, in_memory, settings)
+        peak = torch.cuda.max_memory_allocated() / 1024**3
+        console.print(
+            f"{flops / matmul_rate():.2f} of the bf16 rate of a large matrix multiplication; peak memory {peak:.1f} GiB"
+        )
+
+
+def main(names: list[str]) -> None:
+    accelerate.utils.set_seed(0)
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(name, Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(SIZES))
