@@ -113,6 +113,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running_server: Scrip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEST_KEY", "k")
     small_world.build(tmp_path)
+    artifacts.ASK.unlink()
     images = []
     for label, name in enumerate(small_world.NAMES):
         for n in range(2):

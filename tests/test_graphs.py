@@ -459,7 +459,7 @@ def test_the_wider_taxonomy_is_told_where_it_is_known_and_nowhere_else():
         )
 
 
-@pytest.mark.parametrize("name", ["describe", "reflect", "template", "refine"])
+@pytest.mark.parametrize("name", ["describe", "reflect", "template", "refine", "classify"])
 def test_the_drawings_in_the_docs_have_the_edges_of_the_graphs(name):
     drawing = import_module(f"graphs.{name}").graph.get_graph().draw_mermaid()
     section = DOCS.read_text(encoding="utf-8").split(f"\n## {name}: ")[1].split("\n## ")[0]
