@@ -178,7 +178,7 @@ def compare(name: str, folder: Path) -> None:
         balancemix(ours, in_memory, settings)
         peak = torch.cuda.max_memory_allocated() / 1024**3
         console.print(
-            f"{flops / matmul_rate():.2f} of the bf16 rate of a large matrix multiplication; peak memory {peak:.1f} GiB"
+            f"{flops / matmul_rate():.2f} of the rate of a large matrix product; peak memory {peak:.1f} GiB"
         )
 
 
