@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 def look(references: Sequence[str | Path], clip: Clip, hashed: bool = False) -> Seen:
-    """Features and, where asked for, hashes of images. Raises LTGCError naming one that is missing or cannot be read."""
+    """Features and, if `hashed`, hashes of images. Raises LTGCError naming one that is missing or unreadable."""
 
     def one(reference: str | Path) -> tuple[torch.Tensor, int | None]:
         try:

@@ -28,7 +28,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Chrome, str]]:
     root = tmp_path_factory.mktemp("world")
     small_world.build(root, NAMES)
     with pytest.MonkeyPatch.context() as patch:
@@ -45,18 +45,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options, ChromeService(DRIVER))
-    driver.get((root / "report/index.html").as_uri())
-    yield driver
+    yield driver, (root / "report/index.html").as_uri()
     driver.quit()
 
 
 @pytest.fixture
-def page(browser: Chrome) -> Chrome:
+def page(browser: tuple[Chrome, str]) -> Chrome:
     """The page as it is first seen."""
-    browser.set_window_size(1200, 900)
-    browser.get(browser.current_url.partition("#")[0])
-    browser.refresh()
-    return browser
+    driver, url = browser
+    driver.set_window_size(1200, 900)
+    driver.get("about:blank")  # from the same page, a URL is only a jump
+    driver.get(url)
+    return driver
 
 
 def shown(page: Chrome, selector: str) -> list[WebElement]:
