@@ -1,8 +1,9 @@
 """Paid work is never lost: every reply of a model is on disk the moment it arrives, under what determines it.
 
-One folder a stage, one JSON Lines file a class, so that `dvc push` sends what changed. A line is appended whole
-and synced; a line torn by a crash is cut off when the store is opened next. When a stage ends the lines are
-sorted, so that two runs leave the same bytes. Entries of other models and prompts stay: going back is free.
+One folder a stage, one JSON Lines file a class and one tar of its drawings, so that `dvc push` sends what changed.
+A line or a drawing is appended whole and synced; what a crash tore is cut off when the store is opened next. When
+a stage ends they are sorted, so that two runs leave the same bytes. Entries of other models and prompts stay:
+going back is free.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, Generation
 from PIL import Image
 
-from ltgc import artifacts, limits
+from ltgc import artifacts, limits, shards
 from ltgc.budget import Budget
 from ltgc.errors import LTGCError
 from ltgc.progress import Tally
@@ -53,11 +54,15 @@ class Store:
         self._replies: dict[str, dict[str, Any]] = {}
         # A class keeps its file while its label stays; its entries are found under any file's name.
         self._files: dict[str, dict[str, dict[str, Any]]] = {}
+        self._images: dict[str, dict[str, tuple[int, int]]] = {}  # slug -> member -> (offset, size) in its tar
+        self._tars: dict[str, Path] = {}  # member -> a tar that has it
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.rglob(".*.part"):  # of a write that was killed
             part.unlink()
         for path in sorted(folder.glob("*.jsonl")):
             self._load(path)
+        for path in sorted(folder.glob("*.tar")):
+            self._load_images(path)
 
     def __enter__(self) -> Self:
         return self
@@ -67,12 +72,24 @@ class Store:
     ) -> None:
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(self._sort, self._files))
+            list(threads.map(self._sort_images, filter(self._images.get, self._images)))
 
     def _sort(self, slug: str) -> None:
         path, replies = self.folder / f"{slug}.jsonl", self._files[slug]
         text = "".join(_line(key, replies[key]) for key in sorted(replies))
         if not path.exists() or path.read_bytes() != text.encode():
             artifacts.write_text(path, text)
+
+    def _sort_images(self, slug: str) -> None:
+        path, before = self.folder / f"{slug}.tar", self._images[slug]
+        after, end = {}, 0
+        for name in sorted(before):
+            size = before[name][1]
+            after[name] = end + shards.BLOCK, size
+            end += shards.BLOCK + size + -size % shards.BLOCK
+        if after != before or path.stat().st_size != end:  # longer where two threads brought one drawing
+            artifacts.write_chunks(path, (shards.member(name, _pread(path, *before[name])) for name in after))
+            self._images[slug] = after
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._replies.get(key)
@@ -88,25 +105,28 @@ class Store:
                 return
             self._replies[key] = self._files.setdefault(slug, {})[key] = reply
             self.tally.spend(reply, self.budget.spend(reply))
-        _append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
-
-    def image_path(self, sha256: str) -> Path:
-        return self.folder / "images" / sha256[:2] / f"{sha256}.png"
+        self._append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
 
     def put_image(self, slug: str, key: str, model: str, data: bytes, **more: str) -> None:
         """Keep the bytes as they came, under their own hash, and then the line that names them; more: of it."""
         sha256 = hashlib.sha256(data).hexdigest()
-        if not self.image_path(sha256).exists():  # two threads may bring it at once; both write it whole
-            artifacts.write_bytes(self.image_path(sha256), data)
+        name, path = f"{sha256}.png", self.folder / f"{slug}.tar"
+        known = self._images.setdefault(slug, {})
+        if name not in known:  # two threads may bring it at once; both append it, and sorting keeps one
+            start = self._append(path, shards.member(name, data))
+            known[name] = start + shards.BLOCK, len(data)
+            self._tars[name] = path
         self.put(slug, key, {"model": model, "image": sha256, **more})
 
     def read_image(self, reply: dict[str, Any]) -> bytes:
         """The bytes that put_image kept. Raises LTGCError where the file is gone."""
-        path = self.image_path(reply["image"])
-        try:
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise LTGCError(f"{path}: not there, but paid for; get it with `dvc pull {self.folder}`") from error
+        name = f"{reply['image']}.png"
+        if name not in self._tars:
+            raise LTGCError(
+                f"{self.folder}: {name} is not there, but paid for; get it with `dvc pull {self.folder}`"
+            )
+        path = self._tars[name]
+        return _pread(path, *self._images[path.stem][name])
 
     def cache(self, slug: str, messages: list[BaseMessage], **determining: Any) -> "ChatCache":
         """This store as LangChain's LLM cache, for one question. determining: model, temperature, ..."""
@@ -128,22 +148,43 @@ class Store:
             replies[key] = reply
             self._replies.setdefault(key, reply)
 
+    def _load_images(self, path: Path) -> None:
+        with path.open("rb") as file:
+            members, end = shards.scan(file.fileno())
+            file.seek(end)
+            rest = file.read()
+        if not shards.torn(rest):
+            raise LTGCError(f"{path}: damaged at byte {end:,}; get it with `dvc pull {self.folder}`")
+        if rest:
+            os.truncate(path, end)
+        self._images[path.stem] = members
+        self._tars |= dict.fromkeys(members, path)
+
+    def _append(self, path: Path, data: bytes) -> int:
+        """Append `data` whole, and wait until it is on the disk; the offset that it begins at."""
+        new = not path.exists()
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            with self._lock:  # so that nothing comes after a piece, before it is taken back
+                start = os.fstat(file).st_size
+                if os.write(file, data) < len(data):
+                    os.ftruncate(file, start)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        if new:
+            artifacts.sync_folder(path.parent)
+        return start
+
 
 def _line(key: str, reply: dict[str, Any]) -> str:
     return json.dumps({"key": key, **reply}, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
 
 
-def _append(path: Path, line: bytes) -> None:
-    new = not path.exists()
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(file, line) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file)
-    finally:
-        os.close(file)
-    if new:
-        artifacts.sync_folder(path.parent)
+def _pread(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), size, offset)
 
 
 class ChatCache(BaseCache):

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import json
 import shutil
+import tarfile
 import threading
 from collections import Counter
 from pathlib import Path
@@ -329,8 +331,11 @@ def test_an_image_is_stored_as_it_came_and_drawn_once(script, tmp_path):
     assert request == {
         "model": "m", "prompt": "a rose", "size": "64x64", "n": 1, "seed": 7, "response_format": "b64_json",
     }  # fmt: skip
-    (name,) = [name for name in contents(tmp_path) if name.endswith(".png")]
-    assert contents(tmp_path)[name] == data
+    (tar,) = tmp_path.rglob("*.tar")
+    with tarfile.open(tar) as members:
+        (name,) = members.getnames()
+        assert name == f"{hashlib.sha256(data).hexdigest()}.png"
+        assert members.extractfile(name).read() == data
 
 
 def test_gpt_image_is_not_sent_what_it_refuses_and_the_seed_still_tells_drawings_apart(script, tmp_path):
