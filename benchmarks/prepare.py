@@ -13,9 +13,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 from rich.table import Table
+
+from ltgc import verify
 
 ROOT = Path(__file__).parents[1]
 CLASSES, TRAIN, TEST = 8142, 437_513, 24_426
@@ -35,8 +38,19 @@ def main() -> None:
             write_params(root, suffix)
             table.add_row(f"prepare, {suffix}", *measured([sys.executable, "-m", "stages.prepare"], root))
         table.add_row("a later stage reads the manifest", *measured([sys.executable, "-c", READ], root))
+    for bits in (4, 8):
+        table.add_row(f"near-duplicate search of random hashes, {bits} bits", *searched(bits))
     table.caption = f"goals: {SECONDS} s, {MEGABYTES:,} MB"
     Console().print(table)
+
+
+def searched(bits: int) -> tuple[str, str]:
+    """Seconds that the search for near-duplicate images takes once all hashes are known."""
+    random = np.random.default_rng(0)
+    train, test = (random.integers(0, 2**64, count, dtype=np.uint64).tolist() for count in (TRAIN, TEST))
+    start = time.perf_counter()
+    verify.nearest(train, test, bits)
+    return f"{time.perf_counter() - start:.1f}", ""
 
 
 def write_lists(root: Path) -> None:

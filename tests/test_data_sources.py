@@ -370,7 +370,10 @@ def test_the_search_finds_the_nearest_of_all_pairs(distance: int, monkeypatch: p
     random = np.random.default_rng(0)
     train = random.integers(0, 2**64, 300, dtype=np.uint64)
     flips = (np.uint64(1) << random.integers(0, 64, (3, 100), dtype=np.uint64)).sum(0, dtype=np.uint64)
-    test = np.concatenate([train[:100] ^ flips, train[:20], random.integers(0, 2**64, 50, dtype=np.uint64)])
+    train[100:200] = train[200:] ^ np.uint64(1)  # an earlier twin that is farther, for the last part of test
+    test = np.concatenate(
+        [train[:100] ^ flips, train[:20], train[200:], random.integers(0, 2**64, 50, dtype=np.uint64)]
+    )
     apart = np.bitwise_count(test[:, None] ^ train[None])  # (test, train)
     near = [(i, int(row.argmin()), int(row.min())) for i, row in enumerate(apart) if row.min() <= distance]
     assert verify.nearest(train.tolist(), test.tolist(), distance) == near
