@@ -130,3 +130,20 @@ def test_drawings_fill_a_class_up_to_a_number_or_to_the_head_in_their_order(
 ) -> None:
     run = settings(generated={"per_class": per_class})
     assert keep_generated([1, 1, 2, 2, 2, 1, 1], [5, 2, 0], run.generated) == kept  # labels; photos of each class
+
+
+@pytest.mark.parametrize(
+    ("balanced", "even_i", "even_j"),
+    [("original", True, False), ("generated", False, True), ("both", True, True), ("none", False, False)],
+)
+def test_params_say_which_sides_of_balancemix_are_class_balanced(
+    balanced: str, even_i: bool, even_j: bool
+) -> None:
+    drawn = plan("balancemix", settings(steps=100, batch_size=100, mixing={"balanced": balanced}))
+    assert drawn.j is not None
+    for indices, even, shares, natural in (
+        (drawn.i, even_i, [1 / 3] * 3, [0.7, 0.2, 0.1]),
+        (drawn.j, even_j, [0, 0.5, 0.5], [0, 0.2, 0.8]),
+    ):
+        found = torch.bincount(LABELS[indices].flatten(), minlength=3) / 10_000
+        torch.testing.assert_close(found, torch.tensor(shares if even else natural), rtol=0, atol=0.02)
