@@ -46,7 +46,7 @@ def page(params: Path = PARAMS, pipeline: Path = Path("dvc.yaml")) -> str:
 
 
 def _leaves(values: CommentedMap, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
-    """(key, value, comment) of each key that holds no further keys; mappings on one line, and prices, count as one."""
+    """(key, value, comment) of each key that holds no further keys; a mapping on one line counts as one."""
     for key, value in values.items():
         path = (*above, str(key))
         if isinstance(value, CommentedMap) and not value.fa.flow_style() and path != ("prices",):
