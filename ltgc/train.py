@@ -111,9 +111,11 @@ def train(
             mean = accelerator.reduce(losses[last_row:step]).mean().item()
             if not math.isfinite(mean):
                 raise LTGCError(f"train.lr: the loss was not a number before step {step}; lower train.lr")
-            classifier.eval()
-            accuracy = validate() if step in validate_at else None
-            classifier.train()
+            accuracy = None
+            if step in validate_at:
+                classifier.eval()
+                accuracy = validate()
+                classifier.train()
             curve.append(
                 {"step": step, "loss": float(f"{mean:.6g}"), "lr": float(f"{lr:.6g}"), "val_accuracy": accuracy}
             )
