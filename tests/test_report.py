@@ -1,6 +1,7 @@
 """The report: complete, self-contained, safe with any text, and small whatever the data set."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ import yaml
 from markupsafe import escape
 from PIL import Image
 
-from ltgc import artifacts
+from ltgc import artifacts, stage
 from ltgc.artifacts import Attempt, ClassRecord, Prediction
 from ltgc.errors import LTGCError
 from ltgc.report import figures, rerun, sections
@@ -275,6 +276,23 @@ def test_stages_that_ran_here_are_shown_with_their_time(tmp_path: Path, monkeypa
     assert rerun.timings() == [
         {"stage": "train", "runs": 2, "seconds": 4.0, "machine": "m", "finished": "2026-01-02"}
     ]
+
+
+def test_a_stage_notes_its_time_when_it_ends_well_and_other_commands_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def fails(*_: str) -> None:
+        raise LTGCError("no")
+
+    for script, main in (("ltgc/doctor.py", print), ("stages/train.py", print), ("stages/evaluate.py", fails)):
+        monkeypatch.setattr("sys.argv", [script, "mixup", "0"])
+        with contextlib.suppress(SystemExit):
+            stage.run(main)
+    (entry,) = stage.timings()
+    assert (entry["stage"], entry["args"]) == ("train", ["mixup", "0"]) and entry["seconds"] >= 0
 
 
 def test_hashes_of_the_data_come_from_dvc_lock(tmp_path: Path) -> None:
