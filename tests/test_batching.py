@@ -31,7 +31,8 @@ class Doubler:
 
 
 async def ask(batcher: Batcher[int, int], items: Sequence[int]) -> list[int | BaseException]:
-    return await asyncio.gather(*map(batcher, items), return_exceptions=True)
+    async with asyncio.timeout(30):  # a waiter that is forgotten fails the test
+        return await asyncio.gather(*map(batcher, items), return_exceptions=True)
 
 
 async def started(model: Doubler) -> None:
