@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny import COUNTS, NAMES, load_clip, save_clip, world
 
@@ -240,6 +241,41 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_key(model: Clip) -
     recipe, run = METHODS["clip_finetune"], settings(steps=3, batch_size=4)
     assert recipe
     with pytest.raises(LTGCError, match=r"train\.lr: the loss was not a number"):
+        train(network, make_plan(recipe, data, run), data, run)
+
+
+def test_bf16_gives_the_losses_of_fp32_to_its_precision_and_leaves_the_network_in_fp32(
+    model: Clip, clip_name: str
+) -> None:
+    recipe = METHODS["balancemix"]
+    assert recipe
+    curves = []
+    for clip, precision in ((model, "fp32"), (load_clip(clip_name), "bf16")):
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, but here
+        torch.manual_seed(0)
+        network, run = new_classifier(clip), settings(steps=3, batch_size=6, precision=precision)
+        data = training_set()
+        curves.append([row["loss"] for row in train(network, make_plan(recipe, data, run), data, run)])
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+        assert network(data.pixels[torch.arange(2)]).dtype == torch.float32
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert curves[0] != curves[1] == pytest.approx(curves[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, r"train\.precision: fp16 needs a GPU"),
+        ({"batch_size": 2, "accumulation": 3}, r"train\.batch_size: 2 images are no batch for 3 parts"),
+    ],
+)
+def test_what_cannot_be_computed_here_is_refused_by_key(
+    changes: dict[str, Any], message: str, model: Clip
+) -> None:
+    network, data, run = new_classifier(model), training_set(), settings(steps=2, **changes)
+    recipe = METHODS["clip_finetune"]
+    assert recipe
+    with pytest.raises(LTGCError, match=message):
         train(network, make_plan(recipe, data, run), data, run)
 
 
