@@ -24,15 +24,13 @@ class Names:
         """synonyms: (class name, another name of it). Raises LTGCError for one that two classes would have."""
         labels = {c.name: c.label for c in classes}
         self._labels: dict[Words, int] = {_words(name): label for name, label in labels.items()}
-        plurals: dict[Words, set[int]] = defaultdict(set)
+        self._stems: dict[Words, int] = {}  # asked after the names: "glass" and "glasses" may be two classes
         for class_name, name in [*synonyms, *((name, name) for name in labels)]:
             if class_name not in labels:
                 raise LTGCError(f"{SYNONYMS}: {class_name!r} is no class of data/classes.csv")
             if self._labels.setdefault(_words(name), labels[class_name]) != labels[class_name]:
                 raise LTGCError(f"{SYNONYMS}: {name!r} is given to {class_name!r} and names another class too")
-            plurals[_stem(_words(name))].add(labels[class_name])
-        # Where only the plural tells two classes apart ("glass", "glasses") it counts.
-        self._stems = {words: min(found) for words, found in plurals.items() if len(found) == 1}
+            self._stems.setdefault(_stem(_words(name)), labels[class_name])
         self._longest = max(map(len, self._labels), default=0)
 
     def find(self, reply: str) -> int:
