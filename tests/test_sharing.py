@@ -60,15 +60,15 @@ def test_experiments_are_run_shown_queued_and_applied(teammate):
 
 
 def test_one_image_more_asks_only_for_its_class(teammate):
-    """Up to templates; what generate asks is stored in the same way, and drawing takes 10 s more."""
+    """Up to extend; what follows is stored in the same way, and takes 15 s more."""
     before = digest(teammate / "store")
     path = teammate / "small_world/species.yaml"
     world = yaml.safe_load(path.read_text())
     for species in world:
         species["train"] += species["name"] == GROWS
     path.write_text(yaml.safe_dump(world, sort_keys=False))
-    run(teammate, "dvc", "repro", "-q", "templates")
+    run(teammate, "dvc", "repro", "-q", "extend")
     (grown,) = [c for c in artifacts.read_csv(teammate / artifacts.CLASSES, ClassRecord) if c.name == GROWS]
     assert grown.train == SPECIES[GROWS] + 1
     asked = {name for name, data in digest(teammate / "store").items() if data != before.get(name)}
-    assert asked == {f"{stage}/{grown.slug}.jsonl" for stage in ("describe", "extend", "templates")}
+    assert asked == {f"{stage}/{grown.slug}.jsonl" for stage in ("describe", "extend")}
