@@ -81,8 +81,11 @@ def test_a_tuning_changes_no_output_and_lets_only_its_own_weights_learn(
         assert torch.equal(value, before[n]) == (n not in learning), n
 
 
-@pytest.mark.parametrize("name", TUNINGS)
-@pytest.mark.parametrize("bias", [None, torch.zeros(3)], ids=["cosine", "linear"])
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [*[(name, None) for name in TUNINGS], ("linear_probe", torch.zeros(3))],
+    ids=[*TUNINGS, "linear head"],
+)
 def test_a_trained_classifier_gives_the_same_logits_from_its_files(
     name: str, bias: torch.Tensor | None, clip: Clip, clip_name: str, images: torch.Tensor, tmp_path: Path
 ) -> None:
