@@ -40,6 +40,7 @@ class FilePixels:
         self.preprocess = clip.preprocess
         self.cfg: dict[str, Any] = clip.model.visual.preprocess_cfg
         self.frame = FRAMES.get(self.cfg["resize_mode"])
+        self.shape = clip.preprocess(Image.new("RGB", (8, 8))).shape  # (3, H, W), of any image
         self.mean, self.std = (torch.tensor(self.cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
 
     def __len__(self) -> int:
@@ -56,11 +57,6 @@ class FilePixels:
             for index, image in enumerate(pool.map(self.whole, range(len(self)))):
                 pixels[index] = image
         return pixels.to(self.device)
-
-    @property
-    def shape(self) -> torch.Size:
-        """(3, H, W) of any image after CLIP's resizing and cropping."""
-        return self.preprocess(Image.new("RGB", (8, 8))).shape
 
     def whole(self, index: int) -> Tensor:
         """Image `index` as CLIP sees it, (3, H, W) uint8."""
