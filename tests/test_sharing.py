@@ -49,7 +49,9 @@ def test_experiments_are_run_shown_queued_and_applied(teammate):
     run(teammate, "git", "checkout", "-q", ".")
     run(teammate, "dvc", "exp", "run", "-q", "--queue", "-n", "later", "-S", "budget.max_usd=8,9")
     assert run(teammate, "dvc", "queue", "status").stdout.count("Queued") == 2
-    shown = run(teammate, "dvc", "exp", "show", "--csv", "--drop", ".*", "--keep", "Experiment|budget.max_usd").stdout
+    shown = run(
+        teammate, "dvc", "exp", "show", "--csv", "--drop", ".*", "--keep", "Experiment|budget.max_usd"
+    ).stdout
     rows = {row["Experiment"]: row for row in csv.DictReader(shown.splitlines())}
     values = {name: rows[name]["budget.max_usd"] for name in ("dear", "later-1", "later-2")}
     assert values == {"dear": "7", "later-1": "8", "later-2": "9"}
