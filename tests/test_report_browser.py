@@ -12,6 +12,7 @@ selenium = pytest.importorskip("selenium", reason="selenium drives the browser: 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -104,7 +105,8 @@ def test_fold_outs_open_by_click_by_link_and_all_at_once(page: Chrome) -> None:
     assert rarest.get_attribute("data-train") == "4" and not shown(page, "details.class img")
     rarest.find_element(By.TAG_NAME, "summary").click()
     images = shown(page, "details.class img")
-    assert images and all(image.get_property("naturalWidth") for image in images)
+    assert images
+    WebDriverWait(page, 10).until(lambda _: all(image.get_property("naturalWidth") for image in images))  # lazily
     page.find_element(By.LINK_TEXT, "Bluebell").click()
     opened = page.find_elements(By.CSS_SELECTOR, "details.class[open]")
     assert [d.get_attribute("data-train") for d in opened] == ["4", "30"]
