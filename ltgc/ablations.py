@@ -4,7 +4,7 @@
     python -m ltgc.ablations         # print metrics/ablations.json again as the table
 
 All paths of the pipeline are relative to the working directory. A variant's folder holds links to data and code,
-params.yaml with some keys changed, and a copy of the pipeline's store: what LTGC asked is not asked again.
+params.yaml with some keys changed, and the files of the pipeline's store: what LTGC asked is not asked again.
 """
 
 import os
@@ -88,18 +88,18 @@ def changed(variant: str, changes: Changes) -> dict[str, Any]:
 
 
 def share_store(store: Path, own: Path) -> None:
-    """Bring every reply of `store` into `own`, beside those that a variant paid for itself."""
-    for file in sorted(path for path in store.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        target = own / file.relative_to(store)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".jsonl":  # a line a reply; they are kept sorted, by their keys
-            lines = {line for path in (file, target) if path.exists() for line in path.open(encoding="utf-8")}
-            artifacts.write_text(target, "".join(sorted(line for line in lines if line.endswith("\n"))))
-        elif not target.exists():  # named by what it holds: the same bytes may have two names
-            try:
-                os.link(file, target)
-            except OSError:  # the store lies on another file system
-                shutil.copy(file, target)
+    """Lay the files of `store` into `own` under other names.
+
+    A Store finds a reply in any of its files and appends to none but its classes': links are never written to.
+    """
+    for file in sorted([*store.glob("*/*.jsonl"), *store.glob("*/*.tar")]):
+        link = own / file.parent.name / f"{LTGC}.{file.name}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        try:
+            os.link(file, link)
+        except OSError:  # another file system
+            shutil.copy(file, link)
 
 
 def result(seeds: Sequence[int]) -> Result:

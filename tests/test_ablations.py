@@ -16,6 +16,7 @@ from PIL import Image
 from ltgc import ablations, artifacts, params
 from ltgc.artifacts import Attempt, ExistingDescription, ExtendedDescription
 from ltgc.errors import LTGCError
+from ltgc.store import Store
 from stages import ablate, evaluate, extend, generate, quality, templates, train
 
 ROOT = Path(__file__).parents[1]
@@ -177,21 +178,25 @@ def test_a_wrong_variant_is_named(tmp_path, monkeypatch, variants, says):
         ablate.main("x")
 
 
-def test_a_store_takes_in_what_is_new_and_keeps_its_own(tmp_path):
+def test_a_variant_finds_what_ltgc_paid_for_keeps_its_own_and_leaves_ltgcs_store_alone(tmp_path):
     store, own = tmp_path / "store", tmp_path / "own"
-    for place, keys in ((store, "bd"), (own, "ac")):
-        (place / "extend").mkdir(parents=True)
-        (place / "extend/0000.jsonl").write_text(
-            "".join(f'{{"key": "{key}"}}\n' for key in keys) + '{"key": "torn'
-        )
-    (store / "generate/images").mkdir(parents=True)
-    (store / "generate/images/x.png").write_bytes(b"png")
+    drawing = image({"prompt": "x", "seed": 0})
+
+    def paid(place: Path, key: str, data: bytes = b"") -> None:
+        with Store(place / "generate") as replies:
+            replies.put_image("0000-a", key, "m", data)
+
+    paid(store, "first", drawing)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     ablations.share_store(store, own)
+    paid(own, "mine", image({"prompt": "y", "seed": 1}))
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    paid(store, "later", image({"prompt": "z", "seed": 2}))
     ablations.share_store(store, own)
-    kept = (own / "extend/0000.jsonl").read_text().splitlines()
-    assert [json.loads(line)["key"] for line in kept] == ["a", "b", "c", "d"]
-    assert (own / "generate/images/x.png").read_bytes() == b"png"
-    assert (store / "extend/0000.jsonl").read_text().endswith("torn")
+    with Store(own / "generate") as replies:
+        found = {key: replies.get(key) for key in ("first", "mine", "later")}
+        assert all(found.values())
+        assert replies.read_image(found["first"]) == drawing
 
 
 def test_the_variants_of_the_repository_change_keys_that_there_are(monkeypatch, tmp_path):
