@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from ltgc import artifacts, compare, params, stage
 from ltgc.artifacts import Record, Run, RunMetrics
@@ -123,7 +122,7 @@ def print_table() -> None:
     read = {name: Row.model_validate(row) for name, row in artifacts.read_json(TABLE).items()}
     seeds = len(params.load("seeds").seeds)
     drawn = ", ".join(f"{name} {row.generated:,}" for name, row in read.items())
-    console = Console(width=120)
+    console = stage.output()
     console.print(
         compare.table({name: row.accuracy for name, row in read.items()}, [f"images in D_g: {drawn}"]), "\n"
     )

@@ -4,7 +4,6 @@ python -m ltgc.compare        # print again what the stage compare found, and th
 """
 
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import yaml
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -249,7 +247,7 @@ def print_tables(skipped: Mapping[str, str] | None = None) -> None:
         tables.append(difference_table(paired, len(section.seeds)))
     if section.compare.published:
         tables.append(published_table(section.compare.published))
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = stage.output()
     for number, one in enumerate(tables):
         console.print(*(["\n"] if number else []), one, sep="")
 

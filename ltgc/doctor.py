@@ -30,7 +30,6 @@ from dvc.repo import Repo
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from rich.console import Console
 from rich.table import Table
 
 from ltgc import artifacts, clip, data, diffusers_painter, params, stage
@@ -395,7 +394,7 @@ def main() -> None:
     table = Table(show_header=False, box=None)
     for name, passed, said in found:
         table.add_row("[green]✓[/]" if passed else "[red]✗[/]", name, said.replace("[", r"\["))
-    Console().print(table)
+    stage.output().print(table)
     if not all(passed for _, passed, _ in found):
         sys.exit(1)
 

@@ -10,7 +10,7 @@ is assumed, by the constants below. docs/cost.md holds an estimate against what 
 import math
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from graphs import prompts, reflect
@@ -62,10 +62,8 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     named = _asked(shown, question, NAME_TOKENS)
 
     def cost(model: str, asked: Cost, images: float = 0) -> Cost:
-        return priced(
-            settings.prices, model, settings.t2i.billed_as, asked.calls, asked.prompt_tokens, asked.completion_tokens,
-            images,
-        )  # fmt: skip
+        tokens = asked.prompt_tokens, asked.completion_tokens
+        return priced(settings.prices, model, settings.t2i.billed_as, asked.calls, *tokens, images)
 
     return {
         "describe": cost(settings.vision.model, described),
@@ -118,9 +116,13 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         "ask": settings.vision.model,
         "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
     }
-    table = Table(title="What the loops are going to ask for, estimated")
-    for heading in ("stage", "model", "calls", "images", "prompt tokens", "reply tokens", "USD", "in the store"):
-        table.add_column(heading, justify="left" if heading in ("stage", "model") else "right")
+    # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.
+    table = Table(title="What the loops are going to ask for, estimated", box=box.SIMPLE_HEAD, padding=0)
+    for heading in ("stage", "model", "calls", "images", "prompt tok.", "reply tok.", "USD", "stored"):
+        words = heading in ("stage", "model")
+        table.add_column(
+            heading, justify="left" if words else "right", no_wrap=heading != "model", overflow="fold"
+        )
     total = sum(costs.values(), Cost())
     for name, cost in [*costs.items(), ("total", total)]:
         numbers = (cost.calls, cost.images, cost.prompt_tokens, cost.completion_tokens)
@@ -137,7 +139,7 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
 def main() -> None:
     settings = params.load("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    Console().print(table(settings, estimate(settings, classes)))
+    stage.output().print(table(settings, estimate(settings, classes)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ class Recipe:
     j: Draw | None = None  # None: no mixing
     needs_generated: bool = False  # without D_g it would be another method
     train: Mapping[str, Any] = field(default_factory=dict)  # keys of params.yaml's train that it sets itself
-    ensemble: bool = False  # tested with five crops, whatever evaluate.ensemble says
 
     def settings(self, train: Train) -> Train:
         """`train` with this method's own settings in it."""
@@ -71,12 +70,11 @@ METHODS: dict[Method, Recipe | None] = {
     "balancemix": Recipe(
         Draw("original", samplers.class_balanced), Draw("generated", samplers.uniform), needs_generated=True
     ),
-    "lift": Recipe(Draw("original", samplers.uniform), train=LIFT, ensemble=True),
+    "lift": Recipe(Draw("original", samplers.uniform), train=LIFT),
     "ltgc_lift": Recipe(
         Draw("original", samplers.class_balanced),
         Draw("generated", samplers.uniform),
         needs_generated=True,
         train=LIFT,
-        ensemble=True,
     ),
 }

@@ -11,7 +11,6 @@ import functools
 import io
 import math
 import os
-import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -19,7 +18,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -130,7 +128,7 @@ def show(*shards: str) -> None:
     for shard in map(Path, shards):
         for attempt, name in attempts(shard):
             table.add_row(*map(escape, (f"{shard}/{name}", attempt.verdict, _score(attempt), attempt.prompt)))
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    stage.output(240).print(table)
 
 
 def extract(*shards_and_folder: str) -> None:

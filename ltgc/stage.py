@@ -21,6 +21,12 @@ from ltgc.errors import LTGCError
 
 console = Console(stderr=True, highlight=False)
 
+
+def output(width: int = 120) -> Console:
+    """The console of stdout; of `width` characters where that is not a terminal: a log has no 80 columns."""
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
 # What each stage took, for the report alone: in no DVC stage and not in git, as a clock gives no same bytes twice.
 TIMINGS = Path("timings.jsonl")
 # Seconds that a stage has to clean up after Ctrl-C. A large model in the middle of an image would take minutes;

@@ -22,8 +22,6 @@ def main(method: str = "") -> None:
         seed: artifacts.read_record(artifacts.MODELS / method / str(seed) / "run.json", Run)
         for seed in section.seeds
     }
-    recipe = METHODS[method]
-    ensemble = section.evaluate.ensemble or (recipe is not None and recipe.ensemble)
     labels = torch.tensor([image.label for image in test], dtype=torch.int64)
     accelerator = devices.accelerator(section.evaluate.device)
     model = clip.load(section.clip, section.evaluate.device)
@@ -37,7 +35,11 @@ def main(method: str = "") -> None:
         if not run.skipped:
             network = classifier.load(artifacts.MODELS / method / str(seed), model)
             probabilities = classifier.probabilities(
-                network, test_pixels, section.evaluate.batch_size, ensemble, section.evaluate.workers
+                network,
+                test_pixels,
+                section.evaluate.batch_size,
+                section.evaluate.ensemble,
+                section.evaluate.workers,
             )
             scores = metrics.run_metrics(probabilities, labels, classes)
             confidence, predicted = (column.tolist() for column in probabilities.max(-1))

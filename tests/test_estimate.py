@@ -43,7 +43,9 @@ def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(worl
     names = sum(len(name) + 1 for name in small_world.NAMES)
     assert few.calls == 10
     assert few.prompt_tokens > 10 * names / estimate.CHARACTERS_A_TOKEN
-    assert costs(ask={"max_images": 1_000_000})["ask"].calls == 5 * len(small_world.NAMES)  # no more than there are
+    assert costs(ask={"max_images": 1_000_000})["ask"].calls == 5 * len(
+        small_world.NAMES
+    )  # no more than there are
 
 
 def test_money_is_the_price_of_each_stages_models(world):
