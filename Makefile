@@ -12,7 +12,7 @@ repro: .venv/installed
 	@$(RUN) python -m ltgc.compare
 
 test: .venv/installed
-	$(RUN) python -m pytest
+	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup
 
 check: .venv/installed
 	$(RUN) ruff check .

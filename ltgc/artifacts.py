@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ltgc.errors import LTGCError
 
@@ -22,7 +22,7 @@ from ltgc.errors import LTGCError
 DRAWN_IMAGES = Path("data/images")
 MANIFEST = Path("data/manifest.csv")
 CLASSES = Path("data/classes.csv")
-FINDINGS = Path("data/findings.jsonl")
+FINDINGS = Path("data/findings.csv")
 EXISTING = Path("descriptions/existing.jsonl")
 EXTENDED = Path("descriptions/extended.jsonl")
 TEMPLATES = Path("descriptions/templates.jsonl")
@@ -31,8 +31,8 @@ ACCEPTED = Path("generated/accepted")
 REJECTED = Path("generated/rejected")
 REAL_SCORES = Path("generated/real_scores.csv")
 CLASS_QUALITY = Path("generated/quality.jsonl")
-CONTAMINATED = Path("generated/contaminated.jsonl")
-DROPPED = Path("generated/dropped.jsonl")
+CONTAMINATED = Path("generated/contaminated.csv")
+DROPPED = Path("generated/dropped.csv")
 STORE = Path("store")
 CALLS = Path("metrics/calls")
 MODELS = Path("models")
@@ -86,14 +86,9 @@ class ClassRecord(Record):
     shot: Shot
     context: str | None = None  # the wider taxonomy, for prompts: "Plantae > ... > Asteraceae"; untrusted text
 
-    @field_validator("context", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: str | None) -> str | None:
-        return value or None  # CSV has no null
-
 
 class Finding(Record):
-    """What prepare noticed about one file (data/findings.jsonl).
+    """What prepare noticed about one file (data/findings.csv).
 
     kind: "bad" (an image that cannot be used: left out), "converted" (used, but something of it is lost: CMYK,
     more than 8 bits, more than one frame), "near_duplicate" (a test image that nearly is a training image),
@@ -198,7 +193,7 @@ class ClassQuality(Record):
 
 
 class Contamination(Record):
-    """A generated image that is nearly a test image (generated/contaminated.jsonl, generated/dropped.jsonl)."""
+    """A generated image that is nearly a test image (generated/contaminated.csv, generated/dropped.csv)."""
 
     image: str  # Attempt.image
     label: int
@@ -357,7 +352,9 @@ def read_jsonl(path: Path, model: type[R]) -> list[R]:
 def read_csv(path: Path, model: type[R]) -> list[R]:
     _exists(path)
     with path.open(newline="", encoding="utf-8") as file:
-        return [_validate(path, number, model, row) for number, row in enumerate(csv.DictReader(file), 2)]
+        rows = enumerate(csv.DictReader(file), 2)
+        # CSV has no null: an empty cell is None.
+        return [_validate(path, n, model, {key: value or None for key, value in row.items()}) for n, row in rows]
 
 
 def read_json(path: Path) -> Any:

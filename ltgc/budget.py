@@ -55,6 +55,7 @@ class Budget:
     ) -> None:
         self._caps = caps or params.Budget(max_usd=None, max_calls=None)
         self._prices = prices or {}
+        self.lost: Mapping[str, Path] = {}  # model -> the store that held its replies and is not here
         self.calls = 0
         self.usd: float | None = 0.0  # None: a model has no price
         self._in_flight = 0
@@ -115,8 +116,14 @@ class Budget:
     async def reserve(self, model: str, usd: float | None) -> AsyncIterator[None]:
         """Make one call of at most `usd` inside. Waits for calls in flight where these may leave room for it.
 
-        Raises LTGCError when it could pass a cap; no call is in flight then, so nothing paid is lost.
+        Raises LTGCError when it could pass a cap; no call is in flight then, so nothing paid is lost. Also when
+        the call costs something and the store that has its reply already, as dvc.lock says, is gone.
         """
+        if model in self.lost and usd != 0:
+            raise LTGCError(
+                f"{self.lost[model]}: not there, but dvc.lock says that replies of {model} were paid for; "
+                "get them with `dvc checkout` or `dvc pull`, or delete dvc.lock to pay for them again"
+            )
         if not self.capped:
             yield
             return

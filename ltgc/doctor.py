@@ -388,7 +388,18 @@ def diagnose(settings: Params) -> list[tuple[str, bool, str]]:
 
 def main() -> None:
     settings = params.load(
-        "data", "llm", "vision", "t2i", "clip", "extend", "templates", "train", "evaluate", "budget", "prices"
+        "data",
+        "llm",
+        "vision",
+        "t2i",
+        "clip",
+        "extend",
+        "templates",
+        "train",
+        "evaluate",
+        "ask",
+        "budget",
+        "prices",
     )
     found = diagnose(settings)
     table = Table(show_header=False, box=None)

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import yaml
 from langchain_core.caches import BaseCache
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -42,6 +43,20 @@ def key_of(*determining: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def paid_before(store: Path, lock: Path = Path("dvc.lock")) -> dict[str, Path]:
+    """The models that `store` held replies of when DVC last saw it; {} where DVC knows of none.
+
+    The one place in the library that knows of DVC: what was paid for and is only not here must not be paid again.
+    """
+    if not lock.is_file():
+        return {}
+    stage = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {}).get(store.name, {})
+    if not any(out["path"] == store.as_posix() and out.get("nfiles") for out in stage.get("outs", [])):
+        return {}
+    sections = stage.get("params", {}).get("params.yaml", {}).values()
+    return {section["model"]: store for section in sections if isinstance(section, dict) and "model" in section}
+
+
 class Store:
     """The replies of one stage: key -> reply. A context manager; at its end the files are put in order."""
 
@@ -56,6 +71,8 @@ class Store:
         self._files: dict[str, dict[str, dict[str, Any]]] = {}
         self._images: dict[str, dict[str, tuple[int, int]]] = {}  # slug -> member -> (offset, size) in its tar
         self._tars: dict[str, Path] = {}  # member -> a tar that has it
+        if not any(folder.glob("*.jsonl")):
+            self.budget.lost = paid_before(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.rglob(".*.part"):  # of a write that was killed
             part.unlink()
@@ -206,7 +223,7 @@ class ChatCache(BaseCache):
     async def paid(self) -> AsyncIterator[None]:
         """Ask the question inside: what it can cost at most is reserved, unless its reply is here."""
         budget = self.store.budget
-        if not budget.capped or self.store.get(self.key) is not None:
+        if not (budget.capped or budget.lost) or self.store.get(self.key) is not None:
             yield
             return
         async with budget.reserve(self.model, budget.question(self.model, self._messages, self.max_tokens)):

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ltgc import artifacts, data, params, stage
-from ltgc.artifacts import ClassRecord, ImageRecord
+from ltgc.artifacts import ClassRecord, Finding, ImageRecord
 
-LISTED = 20  # bad and near-duplicate images that are named; all are in data/findings.jsonl
+LISTED = 20  # bad and near-duplicate images that are named; all are in data/findings.csv
 KINDS = {
     "bad": "bad images left out",
     "converted": "images converted (CMYK, more than 8 bits, more than one frame)",
@@ -36,7 +36,7 @@ def main() -> None:
 
     artifacts.write_records_csv(artifacts.MANIFEST, dataset.images, ImageRecord)
     artifacts.write_records_csv(artifacts.CLASSES, dataset.classes, ClassRecord)
-    artifacts.write_jsonl(artifacts.FINDINGS, dataset.findings)
+    artifacts.write_records_csv(artifacts.FINDINGS, dataset.findings, Finding)
     stage.console.print(table(dataset))
     named = [finding for finding in dataset.findings if finding.kind in ("bad", "near_duplicate")]
     for finding in named[:LISTED]:

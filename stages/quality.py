@@ -18,9 +18,9 @@ def main() -> None:
     rows, found = measure(settings, classes, manifest, attempts) if attempts else ([], [])
     dropped = found if settings.quality.drop_contaminated else []
     artifacts.write_jsonl(artifacts.CLASS_QUALITY, rows)
-    artifacts.write_jsonl(artifacts.CONTAMINATED, found)
+    artifacts.write_records_csv(artifacts.CONTAMINATED, found, Contamination)
     # What train leaves out. A file of its own: a stricter search, with nothing dropped, runs no training again.
-    artifacts.write_jsonl(artifacts.DROPPED, dropped)
+    artifacts.write_records_csv(artifacts.DROPPED, dropped, Contamination)
     artifacts.write_json(artifacts.QUALITY, quality.summary(rows, found, len(dropped)))
     stage.console.print(
         f"{len(attempts):,} generated images of {len(rows):,} classes; nearly a test image: {len(found):,}, "

@@ -35,7 +35,7 @@ def main() -> None:
         image_root=data.image_root(section.data),
         classes=artifacts.read_csv(artifacts.CLASSES, ClassRecord),
         manifest=artifacts.read_csv(artifacts.MANIFEST, ImageRecord),
-        findings=artifacts.read_jsonl(artifacts.FINDINGS, Finding),
+        findings=artifacts.read_csv(artifacts.FINDINGS, Finding),
         existing=artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription),
         extended=artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription),
         templates=artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate),
@@ -57,7 +57,7 @@ def main() -> None:
         scores=scores,
         quality=artifacts.read_json(artifacts.QUALITY),
         class_quality=artifacts.read_jsonl(artifacts.CLASS_QUALITY, ClassQuality),
-        contaminated=artifacts.read_jsonl(artifacts.CONTAMINATED, Contamination),
+        contaminated=artifacts.read_csv(artifacts.CONTAMINATED, Contamination),
         rerun=rerun.collect(),
     )
     html = page.page(inputs)

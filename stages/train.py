@@ -94,7 +94,7 @@ def fit(
     original = [(root / image.path, image.label) for image in manifest if image.split == "train"]
     validation = [(root / image.path, image.label) for image in manifest if image.split == "val"]
     attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
-    dropped = {d.image for d in artifacts.read_jsonl(artifacts.DROPPED, Contamination)}  # nearly test images
+    dropped = {d.image for d in artifacts.read_csv(artifacts.DROPPED, Contamination)}  # nearly test images
     accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
     generated = [(Path(image), label) for image, label in accepted if image not in dropped]
     kept = keep_generated([label for _, label in generated], [c.train for c in classes], settings.generated)

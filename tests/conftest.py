@@ -5,6 +5,13 @@ import pytest
 from openai_server import openai_server
 
 
+def pytest_collection_modifyitems(items):
+    """What one process of `pytest -n` runs: a module, for its fixtures; and all that share the clone."""
+    for item in items:
+        shared = "clone" if {"clone", "teammate"} & set(item.fixturenames) else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="module")
 def running_server():
     """One scriptable server a test module; reset its script before each test."""

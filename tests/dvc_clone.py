@@ -16,7 +16,7 @@ SPECIES = {
     "Papaver dubium": 5,
     "Aquilegia pubescens": 4,
 }
-METHODS = ["clip_zero_shot", "clip_finetune", "balancemix"]
+METHODS = ["clip_finetune", "balancemix"]
 TARGET = 10
 
 

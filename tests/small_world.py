@@ -114,7 +114,7 @@ def build(
 def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecord]) -> None:
     """What prepare noticed and what quality measured; a drawing of the first class is nearly a test image."""
     bad = Finding(kind="bad", path="0001-oxeye/broken.jpg", reason="truncated or corrupt", split="train")
-    artifacts.write_jsonl(root / artifacts.FINDINGS, [bad])
+    artifacts.write_records_csv(root / artifacts.FINDINGS, [bad], Finding)
     qualities = [
         ClassQuality(
             label=c.label,
@@ -141,7 +141,7 @@ def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecor
         for c in tail[:1]
     ]
     artifacts.write_jsonl(root / artifacts.CLASS_QUALITY, qualities)
-    artifacts.write_jsonl(root / artifacts.CONTAMINATED, found)
+    artifacts.write_records_csv(root / artifacts.CONTAMINATED, found, Contamination)
     summary = {"classes": len(tail), "generated": 3 * len(tail), "diversity": {"original": 0.2, "generated": 0.4}}
     summary |= {"gap": {"generated": 1.5, "validation": None}, "contaminated": {"found": len(found), "dropped": 0}}
     artifacts.write_json(root / artifacts.QUALITY, summary)

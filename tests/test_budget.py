@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from langchain_core.messages import HumanMessage
 from openai_server import Script, chat_body
 from test_clients import KEY, SLUG, chat_section, png, t2i_section
@@ -50,6 +52,29 @@ def ask(script: Script, folder: Path, limit: Budget, *questions: str, **changes)
 
 def lines(folder: Path) -> int:
     return sum(len(path.read_bytes().splitlines()) for path in folder.glob("*.jsonl"))
+
+
+def lock_of(model: str, files: int) -> dict:
+    """dvc.lock after a run of describe with that model."""
+    outs = [{"path": "store/describe", "md5": "0.dir", "nfiles": files}]
+    return {"stages": {"describe": {"params": {"params.yaml": {"vision": {"model": model}}}, "outs": outs}}}
+
+
+def test_replies_that_dvc_lock_knows_are_not_paid_for_again_because_the_store_is_gone(
+    script, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    store = Path("store/describe")
+    Path("dvc.lock").write_text(yaml.safe_dump(lock_of("m", 3)))
+    with pytest.raises(LTGCError, match=r"store/describe: not there, but .* of m were paid for; .*dvc pull"):
+        ask(script, store, capped(), "a")
+    assert script.calls == 0
+    ask(script, store, Budget(prices={"m": params.Price(input=0, output=0)}), "a")  # free: asked again
+    for other in (lock_of("another", 3), lock_of("m", 0)):
+        shutil.rmtree(store)
+        Path("dvc.lock").write_text(yaml.safe_dump(other))
+        ask(script, store, capped(), "a")
+    assert script.calls == 3
 
 
 def test_a_call_that_could_pass_the_cap_is_not_made_and_a_higher_cap_goes_on(script, tmp_path):

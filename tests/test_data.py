@@ -271,13 +271,13 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     assert failed.returncode == 1
     assert "cut.jpg" in failed.stderr and "Traceback" not in failed.stderr
     assert manifest.read_bytes() == before
-    whole = {"images", "manifest.csv", "classes.csv", "findings.jsonl"}
+    whole = {"images", "manifest.csv", "classes.csv", "findings.csv"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == whole
 
     skipped = stage(tmp_path, root, on_bad_image="skip")
     assert skipped.returncode == 0
     assert "5 bad images left out" in skipped.stderr and "cut.jpg" in skipped.stderr
-    findings = artifacts.read_jsonl(tmp_path / artifacts.FINDINGS, Finding)
+    findings = artifacts.read_csv(tmp_path / artifacts.FINDINGS, Finding)
     assert [f.path for f in findings if f.kind == "bad"] == list(reasons)
 
 

@@ -66,27 +66,13 @@ def test_a_recipes_settings_go_before_those_of_params() -> None:
     assert (own.loss, own.logit_scale, own.steps) == ("logit_adjusted", 25.0, 7)
 
 
-def test_lift_trains_what_its_recipe_says_and_is_tested_with_five_crops(root: Path, model: Clip) -> None:
-    for seed in "01":
-        train_stage("lift", seed)
-    assert {p.name for p in (root / "models/lift/0").iterdir()} == {
-        "run.json",
-        "head.safetensors",
-        "adaptformer.safetensors",
-    }
-    evaluate_stage("lift")
-    network = classifier.load(root / "models/lift/0", model)
-    assert network.logit_scale == 25.0
-    pictures = [line.split(",") for line in (root / "predictions/lift/0.csv").read_text().splitlines()[1:]]
-    loaded = pixels.load([root / "photos" / row[0] for row in pictures], model)
-    several = classifier.probabilities(network, loaded, 4, ensemble=True).amax(1)
-    one = classifier.probabilities(network, loaded, 4).amax(1)
-    said = torch.tensor([float(row[3]) for row in pictures])
-    torch.testing.assert_close(said, several, rtol=0, atol=1e-4)
-    assert (said - one).abs().max() > 1e-3
+def test_lift_trains_what_its_recipe_says(root: Path, model: Clip) -> None:
+    train_stage("lift", "0")
+    saved = {path.name for path in (root / "models/lift/0").iterdir()}
+    assert saved == {"run.json", "head.safetensors", "adaptformer.safetensors"}
+    assert classifier.load(root / "models/lift/0", model).logit_scale == 25.0
 
 
-@torch.inference_mode()
 def test_test_time_ensembling_is_the_mean_of_the_logits_of_five_crops(model: Clip) -> None:
     network = Classifier(model.model.visual, torch.randn(3, 24), 20.0).eval()
     images = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)

@@ -75,17 +75,17 @@ def test_copies_of_test_images_are_listed_with_their_twins(world: Path, monkeypa
     summary = run(world, monkeypatch)
     manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
     test = [image.path for image in manifest if image.split == "test"]
-    found = artifacts.read_jsonl(artifacts.CONTAMINATED, Contamination)
+    found = artifacts.read_csv(artifacts.CONTAMINATED, Contamination)
     assert [f.test for f in found] == test[:2]
     assert found[0].distance == 0 and found[0].cosine == pytest.approx(1, abs=1e-4)
     assert found[0].class_name == tiny.NAMES[2] and found[0].test_class == tiny.NAMES[0]
     assert summary["contaminated"] == {"found": 2, "dropped": 0}
-    assert artifacts.read_jsonl(artifacts.DROPPED, Contamination) == []
+    assert artifacts.read_csv(artifacts.DROPPED, Contamination) == []
 
 
 def test_clip_has_to_agree_with_the_hash(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(world, monkeypatch, duplicate_distance=64, duplicate_cosine=0.99995)
-    assert len(artifacts.read_jsonl(artifacts.CONTAMINATED, Contamination)) == 1  # the exact copy
+    assert len(artifacts.read_csv(artifacts.CONTAMINATED, Contamination)) == 1  # the exact copy
 
 
 def test_contaminated_images_are_left_out_of_training_where_params_say_so(
@@ -94,7 +94,7 @@ def test_contaminated_images_are_left_out_of_training_where_params_say_so(
     from stages import train
 
     run(world, monkeypatch, duplicate_distance=4, duplicate_cosine=0.95, drop_contaminated=True)
-    dropped = artifacts.read_jsonl(artifacts.DROPPED, Contamination)
+    dropped = artifacts.read_csv(artifacts.DROPPED, Contamination)
     assert len(dropped) == 2
     train.main("clip_zero_shot", "0")
     trained = json.loads((artifacts.MODELS / "clip_zero_shot" / "0" / "run.json").read_text())
@@ -118,7 +118,7 @@ def test_without_generated_images_there_is_nothing_to_measure(
     tiny.world(tmp_path, "local-dir:none", generated=False)  # CLIP is not even loaded
     summary = run(tmp_path, monkeypatch)
     assert summary["classes"] == 0 and summary["diversity"] == {"original": None, "generated": None}
-    assert artifacts.read_jsonl(artifacts.DROPPED, Contamination) == []
+    assert artifacts.read_csv(artifacts.DROPPED, Contamination) == []
 
 
 def test_an_image_that_cannot_be_read_is_named(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

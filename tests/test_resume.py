@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,19 @@ def losses(results: dict[str, bytes]) -> list[float]:
     return [float(row["loss"]) for row in csv.DictReader(lines, delimiter="\t")]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A forked process has none of its parent's OpenMP threads, and sums in another order than two would."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def train_and_be_killed_after(step: int) -> None:
     """Run the stage in a process of its own, which SIGKILL ends when it has written the checkpoint of `step`."""
     child = os.fork()
     if not child:
-        torch.set_num_threads(1)  # the parent's OpenMP threads are not here
         write = checkpoint.write
 
         def write_and_die(path: Path, key: str, tensors: Any, state: dict[str, Any]) -> None:

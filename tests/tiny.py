@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ltgc import artifacts, clip, params
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ImageRecord, Shot
+from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, Contamination, ImageRecord, Shot
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = {
@@ -95,7 +95,7 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     artifacts.write_records_csv(root / artifacts.CLASSES, classes, ClassRecord)
     artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
     artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
-    artifacts.write_jsonl(root / artifacts.DROPPED, [])
+    artifacts.write_records_csv(root / artifacts.DROPPED, [], Contamination)
 
 
 def draw(path: Path, label: int, rng: np.random.Generator) -> None:
