@@ -5,6 +5,7 @@ import pytest
 from openai_server import openai_server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """What one process of `pytest -n` runs: a module, for its fixtures; and all that share the clone."""
     for item in items:
