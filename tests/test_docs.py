@@ -82,11 +82,11 @@ def test_the_keys_that_a_page_overrides_exist(path):
 
 
 def test_the_blocks_marked_to_run_run_in_a_clone(clone):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for path in PAGES:
         for info, text in blocks(path):
             if info.split()[1:] != ["run"]:
                 continue
-            environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", text],
                 cwd=clone,
@@ -95,6 +95,7 @@ def test_the_blocks_marked_to_run_run_in_a_clone(clone):
                 text=True,
             )
             assert done.returncode == 0, f"{path.name}: {text}\n{done.stdout}{done.stderr}"
+    subprocess.run(["git", "clean", "-fdq"], cwd=clone, check=True)
 
 
 def test_links_between_pages_lead_somewhere():
