@@ -11,7 +11,10 @@ from graphs import parse
 from graphs.parse import Unusable
 from ltgc.artifacts import Answer, AskMetrics, ClassRecord, ImageRecord, Shot
 from ltgc.errors import LTGCError
+from ltgc.params import Params
+from ltgc.server import EMBEDDED
 
+EMBEDDED_IMAGES = 192  # that the embedded server is shown where ask.max_images is null: 11 s
 SYNONYMS = "synonyms.csv"  # below data.root, if there is one: class_name,synonym
 
 Words = tuple[str, ...]
@@ -91,6 +94,13 @@ def read_synonyms(root: Path) -> list[tuple[str, str]]:
         if not class_name or not synonym or not _words(synonym):
             raise LTGCError(f"{path}, line {number}: class_name and synonym must both be there")
     return pairs
+
+
+def wanted(settings: Params) -> int:
+    """How many test images to ask about at most: ask.max_images; where it is null, no paid server is asked."""
+    if settings.ask.max_images is None:
+        return EMBEDDED_IMAGES if settings.vision.base_url == EMBEDDED else 0
+    return settings.ask.max_images
 
 
 def sample(test: Sequence[ImageRecord], most: int, seed: int) -> list[ImageRecord]:

@@ -4,7 +4,6 @@ docs/clip.md says what `clip.model`, `clip.pretrained` and `clip.revision` may b
 """
 
 import difflib
-import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from ltgc import params
+from ltgc import params, pins
 from ltgc.errors import LTGCError
 from ltgc.stage import console
 
@@ -132,11 +131,10 @@ def load(clip: params.Clip, device: str = "auto") -> Clip:
     """The CLIP that params.yaml names. Raises LTGCError when it is not to be had, or is another than is pinned."""
     target = pick_device(device)
     source = locate(clip)
-    if clip.revision not in (None, source.revision):
-        raise LTGCError(
-            f"clip.revision: {clip.model} is {source.revision}, not {clip.revision}; "
-            "put the weights back that were meant, or set clip.revision to what they are"
-        )
+    if clip.revision is None:
+        pins.unpinned("clip.revision", clip.model, source.revision)
+    else:
+        pins.check("clip.revision", clip.model, source.revision, clip.revision)
     try:
         model, preprocess = open_clip.create_model_from_pretrained(
             source.name,
@@ -171,10 +169,8 @@ def _folder(place: str, clip: params.Clip) -> Source:
     folder = Path(place)
     if not (folder / "open_clip_config.json").is_file():
         raise LTGCError(f"clip.model: {folder} has no open_clip_config.json; name a folder that open_clip saved")
-    # All that is loaded: weights, architecture, preprocessing, tokenizer. As `sha256sum * | sha256sum` prints it.
-    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
-    sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
-    return Source(clip.model, None, f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}")
+    # All that is loaded: weights, architecture, preprocessing, tokenizer.
+    return Source(clip.model, None, pins.fingerprint(folder))
 
 
 def _hub_repository(place: str, clip: params.Clip) -> Source:
@@ -192,7 +188,7 @@ def _named(clip: params.Clip) -> Source:
         near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 3)) or "see docs/clip.md"
         raise LTGCError(f"clip.model: open_clip has no {clip.model!r}; near it: {near}")
     if clip.pretrained and clip.pretrained.endswith(".safetensors"):
-        return Source(name, Path(clip.pretrained), f"sha256:{_sha256(Path(clip.pretrained))}")
+        return Source(name, Path(clip.pretrained), pins.fingerprint(Path(clip.pretrained)))
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(name, clip.pretrained) if clip.pretrained else {}
     if not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
@@ -223,11 +219,6 @@ def _on_hub(repository: str, filename: str | None, clip: params.Clip) -> Path:
     if clip.revision and ":" in clip.revision:
         raise LTGCError(f"clip.revision: {clip.model} comes from a hub: pin it by its commit, not by a checksum")
     return Path(download_pretrained_from_hf(repository, filename, revision=clip.revision))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _not_to_be_had(clip: params.Clip, error: Exception) -> LTGCError:

@@ -1,7 +1,6 @@
 """Drawing on this machine: text-to-image pipelines of diffusers, in batches, with every image stored (Eq. 1)."""
 
 import asyncio
-import hashlib
 import inspect
 import io
 import re
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ltgc import clip, params, server, stage
+from ltgc import clip, params, pins, server
 from ltgc.batching import Batcher
 from ltgc.errors import LTGCError
 from ltgc.store import Store, key_of
@@ -205,7 +204,7 @@ def identity(section: params.T2I) -> list[str | None]:
     """
     model, revision = section.model, section.diffusers.revision
     if Path(model).is_dir():
-        revision = revision or _unpinned("t2i.diffusers.revision", model, fingerprint(Path(model)))
+        revision = revision or pins.unpinned("t2i.diffusers.revision", model, pins.fingerprint(Path(model)))
     elif revision is None:
         if HUB_NAME.match(model):
             raise LTGCError(
@@ -217,26 +216,8 @@ def identity(section: params.T2I) -> list[str | None]:
     if lora is None:
         return [revision, None]
     path = str(lora.path)
-    pin = lora.revision or _unpinned("t2i.diffusers.lora.revision", path, fingerprint(lora_file(lora)))
+    pin = lora.revision or pins.unpinned("t2i.diffusers.lora.revision", path, pins.fingerprint(lora_file(lora)))
     return [revision, pin]
-
-
-def fingerprint(path: Path) -> str:
-    """sha256 of a file; of a folder, what `find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum` prints.
-
-    Files and folders whose name begins with a dot are left out.
-    """
-    if path.is_file():
-        return f"sha256:{_sha256(path)}"
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    seen = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    sums = "".join(f"{_sha256(path / name)}  {name}\n" for name in seen)
-    return f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def lora_file(lora: params.DiffusersLora) -> Path:
@@ -248,16 +229,6 @@ def lora_file(lora: params.DiffusersLora) -> Path:
     return files[0]
 
 
-def _unpinned(key: str, what: str, revision: str) -> str:
-    stage.console.print(f"{what} is not pinned: {key}: {revision}", markup=False, soft_wrap=True)
-    return revision
-
-
-def _check_pin(key: str, path: Path, pin: str | None) -> None:
-    if pin is not None and (found := fingerprint(path)) != pin:
-        raise LTGCError(f"{key}: {path} is {found}, not {pin}; correct the one or the other")
-
-
 def _load(section: params.T2I) -> Any:
     import diffusers  # 4 s, so only where it draws
     import transformers
@@ -267,8 +238,8 @@ def _load(section: params.T2I) -> Any:
         library.utils.logging.disable_progress_bar()
     model, d = section.model, section.diffusers
     local = Path(model).is_dir()
-    if local:
-        _check_pin("t2i.diffusers.revision", Path(model), d.revision)
+    if local and d.revision:
+        pins.check("t2i.diffusers.revision", model, pins.fingerprint(Path(model)), d.revision)
     try:
         pipe = diffusers.DiffusionPipeline.from_pretrained(
             model,
@@ -301,7 +272,8 @@ def _add_lora(pipe: Any, lora: params.DiffusersLora | None) -> None:
         return
     key = "t2i.diffusers.lora"
     file = lora_file(lora)
-    _check_pin(f"{key}.revision", file, lora.revision)
+    if lora.revision:
+        pins.check(f"{key}.revision", str(file), pins.fingerprint(file), lora.revision)
     if not hasattr(pipe, "load_lora_weights"):
         raise LTGCError(f"{key}: {type(pipe).__name__} takes no LoRA; set it to null")
     try:

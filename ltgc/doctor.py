@@ -32,7 +32,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from rich.table import Table
 
-from ltgc import artifacts, clip, data, diffusers_painter, params, stage
+from ltgc import artifacts, clip, data, diffusers_painter, params, pins, stage
 from ltgc.artifacts import ClassRecord
 from ltgc.budget import Budget
 from ltgc.errors import LTGCError
@@ -205,8 +205,7 @@ def clip_model(settings: Params) -> str:
         return f"{section.model} {section.pretrained or ''} is not on this machine; {_hub()}"
     if section.revision is None:
         return f"{section.model} is there, but not pinned: clip.revision: {source.revision}"
-    if section.revision != source.revision:
-        raise LTGCError(f"clip.revision: {section.model} is {source.revision}, not {section.revision}; set it")
+    pins.check("clip.revision", section.model, source.revision, section.revision)
     return f"{section.model} is the one that is pinned"
 
 

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from graphs import prompts, reflect
-from ltgc import artifacts, params, stage
+from ltgc import artifacts, ask, params, stage
 from ltgc.artifacts import ClassRecord
 from ltgc.budget import Budget, Cost, priced, stored
 from ltgc.params import Params
@@ -57,7 +57,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
             question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known, c.context)))
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
-    shown = min(settings.ask.max_images, sum(c.test for c in classes))
+    shown = min(ask.wanted(settings), sum(c.test for c in classes))
     question = _tokens(_length(prompts.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
     named = _asked(shown, question, NAME_TOKENS)
 

@@ -23,8 +23,8 @@ from ltgc.errors import LTGCError
 
 DECIMALS = 6  # of scores and thresholds, in artifacts and in comparisons
 # Images go through CLIP in batches of one fixed size, padded: how requests happened to be gathered then cannot
-# change the last bits of a score (a matrix product is summed differently for other shapes). On a CPU, larger
-# batches are no faster (docs/filter.md) and would be padded more.
+# change the last bits of a score (a matrix product is summed differently for other shapes). A batch that is not
+# full costs as much as a full one, and on a CPU 64 at once gain 10 % at most (docs/filter.md).
 BATCH = {"cpu": 16, "cuda": 128}
 # Real images of a class that are scored: a percentile of 100 is good to 3 points (standard error at the 10th),
 # and a class with more of them hardly belongs to the tail.
@@ -70,14 +70,8 @@ class Filter:
 
     def _pixels(self, image: bytes | Path) -> Tensor:
         """(3, H, W) uint8"""
-        if isinstance(image, bytes):
-            return self._clip.pixels(images.decode(image))
-        try:
-            return self._clip.pixels(images.load(image))
-        except FileNotFoundError as error:
-            raise LTGCError(f"{image}: not there; run `dvc repro` to make it, or mend data.root") from error
-        except images.BadImage as error:
-            raise LTGCError(f"{image}: {error}; mend or remove it and run `dvc repro`") from error
+        decoded = images.decode(image) if isinstance(image, bytes) else images.required(image)
+        return self._clip.pixels(decoded)
 
     def _scores(self, batch: Sequence[tuple[int, Tensor]]) -> list[float]:
         labels = torch.tensor([label for label, _ in batch])

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ltgc import shards
+from ltgc.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
@@ -67,6 +68,16 @@ def read(reference: str | Path) -> bytes:
 def load(reference: str | Path, shortest: int | None = None) -> Image.Image:
     """`decode` of what `read` reads. Raises BadImage, FileNotFoundError, LTGCError."""
     return decode(read(reference), shortest)
+
+
+def required(reference: str | Path, shortest: int | None = None) -> Image.Image:
+    """`load` of an image that `prepare` or `generate` found good. Raises LTGCError naming it, and what to do."""
+    try:
+        return load(reference, shortest)
+    except FileNotFoundError as error:
+        raise LTGCError(f"{reference}: not there; run `dvc repro` to make it, or mend data.root") from error
+    except BadImage as error:
+        raise LTGCError(f"{reference}: {error}; mend or remove it and run `dvc repro`") from error
 
 
 def data_url(reference: str | Path) -> str:

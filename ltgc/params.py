@@ -260,7 +260,7 @@ class Evaluate(Section):
 
 
 class Ask(Section):
-    max_images: Count
+    max_images: Count | None
     seed: int
 
 

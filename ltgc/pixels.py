@@ -86,13 +86,7 @@ class FilePixels:
         return torch.from_numpy(np.array(cut)).permute(2, 0, 1)
 
     def _load(self, index: int, shortest: int | None = None) -> Image.Image:
-        path = self.paths[index]
-        try:
-            return images.load(path, shortest)
-        except FileNotFoundError as error:
-            raise LTGCError(f"{path}: not there; run `dvc repro` to make it, or mend data.root") from error
-        except images.BadImage as error:
-            raise LTGCError(f"{path}: {error}; mend or remove it and run `dvc repro`") from error
+        return images.required(self.paths[index], shortest)
 
 
 # open_clip's resize_mode -> width and height, in the middle of an image, of what CLIP sees of it.

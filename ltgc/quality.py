@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ltgc import images, verify
 from ltgc.artifacts import Attempt, ClassQuality, ClassRecord, Contamination, ImageRecord
 from ltgc.clip import Clip
-from ltgc.errors import LTGCError
 
 Features = NDArray[np.float32]  # (N, D), rows of length 1
 
@@ -39,12 +38,7 @@ def look(references: Sequence[str | Path], clip: Clip, hashed: bool = False) -> 
     """Features and, if `hashed`, hashes of images. Raises LTGCError naming one that is missing or unreadable."""
 
     def one(reference: str | Path) -> tuple[torch.Tensor, int | None]:
-        try:
-            image = images.load(reference)
-        except FileNotFoundError as error:
-            raise LTGCError(f"{reference}: not there; run `dvc repro` to make it, or mend data.root") from error
-        except images.BadImage as error:
-            raise LTGCError(f"{reference}: {error}; mend or remove it and run `dvc repro`") from error
+        image = images.required(reference)
         return clip.preprocess(image), verify.perceptual_hash(image) if hashed else None
 
     parts: list[Features] = [np.zeros((0, 1), np.float32)]

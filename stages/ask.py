@@ -21,7 +21,7 @@ def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "vision", "ask")
     classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
     test = [image for image in artifacts.read_csv(artifacts.MANIFEST, ImageRecord) if image.split == "test"]
-    asked = ask.sample(test, settings.ask.max_images, settings.ask.seed)
+    asked = ask.sample(test, ask.wanted(settings), settings.ask.seed)
     names = ask.Names(classes, ask.read_synonyms(settings.data.root))
 
     with Store(artifacts.STORE / "ask", budget.load()) as store:

@@ -20,6 +20,35 @@ def running_server():
         yield script
 
 
+# tiny brings torch: imported by the tests that need it.
+@pytest.fixture(scope="session")
+def clip_name(tmp_path_factory):
+    """The small random CLIP of tests/tiny.py, as params.yaml names it."""
+    import tiny
+
+    return tiny.save_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture
+def model(clip_name):
+    import tiny
+
+    return tiny.load_clip(clip_name)
+
+
+@pytest.fixture
+def in_world(tmp_path, clip_name, monkeypatch):
+    """Makes tests/tiny.py's world, with these settings of training, the working directory."""
+    import tiny
+
+    def make(**train):
+        tiny.world(tmp_path, clip_name, **train)
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
     """One pipeline, run once for all tests (85 s); a test leaves it as it was."""

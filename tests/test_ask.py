@@ -165,9 +165,10 @@ def test_a_server_that_is_down_is_no_wrong_answer(world):
     assert not artifacts.ASK.exists()
 
 
-def test_turned_off_it_asks_nobody_and_has_no_score(world, monkeypatch):
+@pytest.mark.parametrize("max_images", [0, None])
+def test_turned_off_or_not_asked_for_it_asks_no_server_of_ours_and_has_no_score(world, monkeypatch, max_images):
     monkeypatch.delenv("TEST_KEY")
-    set_params(ask={"max_images": 0})
+    set_params(ask={"max_images": max_images})
     stage.main()
     assert world.calls == 0
     assert artifacts.read_record(artifacts.ASK, AskMetrics).all is None

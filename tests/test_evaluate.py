@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import COUNTS, NAMES, SHOTS, load_clip, save_clip, world
+from tiny import COUNTS, NAMES, SHOTS, load_clip, world
 
 from ltgc import artifacts, lora
 from ltgc.errors import LTGCError
@@ -17,16 +18,9 @@ from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
 
 
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
-
-
 @pytest.fixture
-def root(tmp_path: Path, clip_name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    world(tmp_path, clip_name, lr=0.02)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def root(in_world: Callable[..., Path]) -> Path:
+    return in_world(lr=0.02)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """Methods and heads: a recipe's own settings, what the head starts from, and test-time ensembling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from tiny import COUNTS, NAMES, REPOSITORY, load_clip, save_clip, world
+from tiny import COUNTS, NAMES, REPOSITORY
 
 from ltgc import artifacts, classifier, params, pixels
 from ltgc.artifacts import ExistingDescription, ExtendedDescription
@@ -20,21 +20,9 @@ from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
 
 
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
-
-
 @pytest.fixture
-def model(clip_name: str) -> Clip:
-    return load_clip(clip_name)
-
-
-@pytest.fixture
-def root(tmp_path: Path, clip_name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    world(tmp_path, clip_name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def root(in_world: Callable[..., Path]) -> Path:
+    return in_world()
 
 
 def change(root: Path, section: str, **values: Any) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny import load_clip, save_clip
 
 from ltgc import images, pixels
 from ltgc.clip import Clip
@@ -13,11 +12,6 @@ from ltgc.errors import LTGCError
 from ltgc.pixels import FilePixels
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return load_clip(save_clip(tmp_path_factory.mktemp("clip") / "tiny"))
 
 
 def ramp(path: Path, width: int, height: int, quality: int = 95) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny import REPOSITORY, save_clip, world
+from tiny import REPOSITORY
 
 from ltgc import checkpoint
 from stages.evaluate import main as evaluate_stage
@@ -31,21 +31,6 @@ train.main("balancemix", "1")
 PartialState().wait_for_everyone()
 evaluate.main("balancemix")
 """
-
-
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
-
-
-@pytest.fixture
-def in_world(tmp_path: Path, clip_name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    def make(**train: Any) -> Path:
-        world(tmp_path, clip_name, **train)
-        monkeypatch.chdir(tmp_path)
-        return tmp_path
-
-    return make
 
 
 def change_params(root: Path, section: str, **values: Any) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from ltgc import params
 from ltgc.budget import Budget
-from ltgc.diffusers_painter import DiffusersPainter, fingerprint
+from ltgc.diffusers_painter import DiffusersPainter
 from ltgc.errors import LTGCError
+from ltgc.pins import fingerprint
 from ltgc.store import Store
 from ltgc.t2i import Drawing
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
-from tiny import COUNTS, NAMES, load_clip, save_clip, world
+from tiny import COUNTS, NAMES, load_clip
 
 from ltgc import artifacts, classifier, params, pixels, tuning
 from ltgc.classifier import Classifier
@@ -38,16 +38,6 @@ ORIGINAL = [0] * 70 + [1] * 20 + [2] * 10
 GENERATED = [1] * 10 + [2] * 40
 LABELS = torch.tensor(ORIGINAL + GENERATED)
 POOLS = {"original": set(range(100)), "generated": set(range(100, 150)), "both": set(range(150))}
-
-
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
-
-
-@pytest.fixture
-def model(clip_name: str) -> Clip:
-    return load_clip(clip_name)
 
 
 def settings(**changes: Any) -> params.Train:
@@ -294,16 +284,6 @@ def test_a_saved_classifier_gives_the_same_logits_when_loaded(model: Clip, clip_
 
 
 # --- the stage ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def in_world(tmp_path: Path, clip_name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    def make(**train: Any) -> Path:
-        world(tmp_path, clip_name, **train)
-        monkeypatch.chdir(tmp_path)
-        return tmp_path
-
-    return make
 
 
 def files(folder: Path) -> dict[str, bytes]:

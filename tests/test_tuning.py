@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from open_clip.modified_resnet import ModifiedResNet
-from tiny import PREPROCESS, REPOSITORY, load_clip, save_clip
+from tiny import PREPROCESS, REPOSITORY, load_clip
 from torch import nn
 
 from ltgc import classifier, params, tuning
@@ -23,11 +23,6 @@ FILES = {
     "linear_probe": set(),
     "full": {"visual.safetensors"},
 }
-
-
-@pytest.fixture(scope="module")
-def clip_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip") / "tiny")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from ltgc import images
 from ltgc.artifacts import Attempt, ClassRecord
 from ltgc.report.names import (
     BASELINE,
@@ -25,7 +26,7 @@ from ltgc.report.names import (
     VERDICT_COLOURS,
     method_name,
 )
-from ltgc.report.thumbnails import load
+from ltgc.report.thumbnails import SIDE
 
 # matplotlib writes literal colours; this one becomes the page's text colour, light or dark.
 INK = "#010203"
@@ -161,9 +162,9 @@ def fig6(rows: Sequence[tuple[ClassRecord, Sequence[Path], Sequence[Attempt]]]) 
         label = f"{_short(c.name)}\n{c.train} training images"
         row[0].text(0, 0.5, label, va="center", fontsize=8, wrap=True, parse_math=False)
         for axes, path in zip(row[1 : FIG6_IMAGES + 1], originals, strict=False):
-            axes.imshow(load(path))
+            axes.imshow(images.required(path, SIDE))
         for axes, attempt in zip(row[FIG6_IMAGES + 1 :], generated, strict=False):
-            axes.imshow(load(attempt.image or ""))
+            axes.imshow(images.required(attempt.image or "", SIDE))
     grid[0][1].set_title("original", loc="left", fontsize=9)
     grid[0][FIG6_IMAGES + 1].set_title("generated", loc="left", fontsize=9)
     return _png(figure)
@@ -178,7 +179,7 @@ def fig7(chains: Sequence[Sequence[Attempt]]) -> bytes:
     grid = figure.subplots(2, len(chains), squeeze=False)
     for column, chain in enumerate(chains):
         for axes, attempt in zip(grid[:, column], (chain[0], chain[-1]), strict=True):
-            axes.imshow(load(attempt.image or ""))
+            axes.imshow(images.required(attempt.image or "", SIDE))
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel(f"S = {attempt.score:.3f}", fontsize=8)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltgc import images
-from ltgc.errors import LTGCError
 
 SIDE = 128  # pixels, longer side
 BUDGET = 8_000_000  # bytes of data URIs in a page; thousands of texts and an SVG a figure take the rest
@@ -35,7 +34,7 @@ class Thumbnails:
         if self.allowed <= 0:
             self.left_out += 1
             return None
-        image = load(reference)
+        image = images.required(reference, SIDE)
         image.thumbnail((SIDE, SIDE))
         out = io.BytesIO()
         image.save(out, "WEBP", quality=80)
@@ -43,13 +42,3 @@ class Thumbnails:
         self.allowed -= len(uri)
         self.made[key] = uri
         return uri
-
-
-def load(reference: str | Path) -> images.Image.Image:
-    """An image that the report shows. Raises LTGCError naming it."""
-    try:
-        return images.load(reference, SIDE)
-    except FileNotFoundError as error:
-        raise LTGCError(f"{reference}: not there; run `dvc repro` to make it") from error
-    except images.BadImage as error:
-        raise LTGCError(f"{reference}: {error}; run `dvc repro` to make it again") from error
