@@ -9,7 +9,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 repro: .venv/installed
 	$(RUN) dvc repro
-	@$(RUN) python -m ltgc.compare
+	@$(RUN) ltgc compare
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup
@@ -17,6 +17,7 @@ test: .venv/installed
 check: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) lint-imports --no-cache
 	$(RUN) mypy ltgc graphs stages embedded benchmarks
 
 .venv/installed: pyproject.toml constraints.txt

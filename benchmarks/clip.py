@@ -23,19 +23,25 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import open_clip  # noqa: E402
-import torch  # noqa: E402
-from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
-from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
-from graphs import refine  # noqa: E402
-from graphs.state import RefineContext, RefineState  # noqa: E402
-from ltgc import clip, images, params, progress  # noqa: E402
-from ltgc.filter import BATCH, Filter  # noqa: E402
-from ltgc.t2i import Drawing  # noqa: E402
+from graphs import refine
+from graphs.state import RefineContext, RefineState
+from ltgc.clients.painter import Drawing
+from ltgc.clip.detection import BATCH, Filter
+from ltgc.clip.device import pick_device
+from ltgc.clip.encoder import Clip
+from ltgc.clip.weights import load_clip
+from ltgc.data import images
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings
+from ltgc.pipeline.terminal import console
 
 GRAPHS = 256
 ROUNDS = 3
@@ -70,14 +76,14 @@ def drawings(side: int, count: int) -> list[bytes]:
     return encoded
 
 
-def load(name: str, device: torch.device) -> clip.Clip:
+def load(name: str, device: torch.device) -> Clip:
     if name == "embedded":
         folder = ROOT / "embedded/clip"
-        return clip.load(params.Clip(model=f"local-dir:{folder}", pretrained=None), str(device))
+        return load_clip(ClipSettings(model=f"local-dir:{folder}", pretrained=None), str(device))
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32", load_weights=False).to(device).eval()
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return clip.Clip(model, preprocess, open_clip.get_tokenizer("ViT-B-32"), device)
+    return Clip(model, preprocess, open_clip.get_tokenizer("ViT-B-32"), device)
 
 
 def measure(name: str, device: torch.device, table: Table) -> None:
@@ -86,7 +92,7 @@ def measure(name: str, device: torch.device, table: Table) -> None:
     model = load(name, device)
     texts = model.text_features(TEXTS)
     scorer = Filter(
-        params.Filter(scorer="cosine", threshold=0.8, offset=0.5, max_refinements=0, text="templates"),
+        FilterSettings(scorer="cosine", threshold=0.8, offset=0.5, max_refinements=0, text="templates"),
         model,
         TEXTS,
     )
@@ -114,7 +120,7 @@ def measure(name: str, device: torch.device, table: Table) -> None:
         await refine.graph.ainvoke(start, context=context)
 
     def ours(one: Callable[[int], Any]) -> None:
-        asyncio.run(progress.run_all("ours", range(many), one, "", at_once=GRAPHS))  # type: ignore[arg-type]
+        asyncio.run(run_all("ours", range(many), one, "", at_once=GRAPHS))
 
     batch = BATCH.get(device.type, BATCH["cpu"])
     ways: dict[str, tuple[Callable[[], None], int]] = {
@@ -137,8 +143,8 @@ def measure(name: str, device: torch.device, table: Table) -> None:
 
 
 def main() -> None:
-    progress.console.quiet = True
-    device = clip.pick_device("auto")
+    console.quiet = True
+    device = pick_device("auto")
     cores = f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     table = Table("CLIP", "way", title=f"From encoded image to score ({cores}; medians of {ROUNDS})")
     table.add_column("images/s", justify="right")

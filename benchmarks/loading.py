@@ -21,18 +21,19 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import open_clip  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
-from torchvision import datasets  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+from torchvision import datasets
+from torchvision.transforms import v2
 
-from ltgc import images, pixels  # noqa: E402
-from ltgc.clip import Clip  # noqa: E402
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.data import images
 
 SIZES = {(500, 375): 768, (2000, 1500): 128}  # ImageNet's mean size, and a camera's -> files
 BATCH, SIDE, ROUNDS = 16, 224, 3

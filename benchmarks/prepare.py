@@ -18,7 +18,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ltgc import verify
+from ltgc.data.near_duplicates import nearest_hashes
 
 ROOT = Path(__file__).parents[1]
 CLASSES, TRAIN, TEST = 8142, 437_513, 24_426
@@ -49,7 +49,7 @@ def searched(bits: int) -> tuple[str, str]:
     random = np.random.default_rng(0)
     train, test = (random.integers(0, 2**64, count, dtype=np.uint64).tolist() for count in (TRAIN, TEST))
     start = time.perf_counter()
-    verify.nearest(train, test, bits)
+    nearest_hashes(train, test, bits)
     return f"{time.perf_counter() - start:.1f}", ""
 
 

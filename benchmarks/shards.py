@@ -21,11 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich.console import Console
+from rich.table import Table
 
-from ltgc import images, shards  # noqa: E402
-from ltgc.artifacts import Attempt  # noqa: E402
+from ltgc.data import images, shards
+from ltgc.pipeline.artifacts.drawings import Attempt
 
 IMAGES, CLASSES, SIZE = 200_000, 365, 200  # Places-LT has 365 classes; bytes an image
 READS, THREADS = 50_000, 8

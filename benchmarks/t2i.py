@@ -35,9 +35,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from graphs import refine
 from graphs.state import RefineContext, RefineState
-from ltgc import params
-from ltgc.diffusers_painter import DiffusersPainter
-from ltgc.store import Store
+from ltgc.clients.diffusers_painter import DiffusersPainter
+from ltgc.clients.store import Store
+from ltgc.pipeline.settings.servers import T2ISettings
 
 SIDE = 128  # pixels
 STEPS = 4
@@ -108,13 +108,13 @@ async def ours(painter: DiffusersPainter, turn: int) -> None:
     await asyncio.gather(*(one(i) for i in range(IMAGES)))
 
 
-def section(model: str) -> params.T2I:
+def section(model: str) -> T2ISettings:
     diffusers = {"dtype": "float32", "device": "cpu", "steps": STEPS, "guidance": GUIDANCE, "batch_size": BATCH}
     values = {
         "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NONE", "seed": 0,
         "size": f"{SIDE}x{SIDE}", "send_seed": True, "timeout": 1, "retries": 0, "concurrency": 1,
     }  # fmt: skip
-    return params.T2I.model_validate(values | {"diffusers": diffusers})
+    return T2ISettings.model_validate(values | {"diffusers": diffusers})
 
 
 async def measure(model: str, folder: Path) -> dict[str, list[tuple[float, float]]]:

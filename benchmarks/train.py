@@ -21,27 +21,30 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import accelerate  # noqa: E402
-import open_clip  # noqa: E402
-import peft  # noqa: E402
-import timm.data  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from loading import draw_photos  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-from torchvision import datasets  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
+import accelerate
+import open_clip
+import peft
+import timm.data
+import torch
+import torch.nn.functional as F
+from loading import draw_photos
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import datasets
+from torchvision.transforms import v2
 
-from ltgc import params, pixels, tuning  # noqa: E402
-from ltgc.classifier import Classifier  # noqa: E402
-from ltgc.clip import Clip  # noqa: E402
-from ltgc.methods import METHODS  # noqa: E402
-from ltgc.plan import TrainingSet, make_plan  # noqa: E402
-from ltgc.train import train  # noqa: E402
+from ltgc.classifier import tuning
+from ltgc.classifier.network import Classifier
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.pipeline import params
+from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.training.batches import TrainingSet, make_plan
+from ltgc.training.loop import train
+from ltgc.training.methods import METHODS
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -60,14 +63,14 @@ def load(name: str) -> Clip:
     return Clip(model.eval().requires_grad_(False).to(DEVICE), preprocess, lambda texts: torch.empty(0), DEVICE)
 
 
-def with_peft_attention(visual: nn.Module, settings: params.Train) -> nn.Module:
+def with_peft_attention(visual: nn.Module, settings: TrainSettings) -> nn.Module:
     """LoRA as peft puts it on open_clip's nn.MultiheadAttention, on the same layers."""
     targets = r"transformer\.resblocks\.\d+\.(attn|mlp\.(c_fc|c_proj))"
     lora = settings.lora
     return peft.get_peft_model(visual, peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets))
 
 
-def classifier(clip: Clip, settings: params.Train, tune: Callable[[Any, params.Train], Any]) -> Classifier:
+def classifier(clip: Clip, settings: TrainSettings, tune: Callable[[Any, TrainSettings], Any]) -> Classifier:
     visual = tune(deepcopy(clip.model.visual), settings)
     width = clip.model.visual.output_dim
     return Classifier(visual, torch.randn(CLASSES, width), 50.0).to(DEVICE).train()
@@ -106,7 +109,7 @@ def timm_batches(folder: Path, side: int, batch_size: int, steps: int) -> Iterat
         yield mixup(x.to(DEVICE, non_blocking=True).float(), labels.to(DEVICE))
 
 
-def balancemix(network: Classifier, data: TrainingSet, settings: params.Train) -> None:
+def balancemix(network: Classifier, data: TrainingSet, settings: TrainSettings) -> None:
     recipe = METHODS["balancemix"]
     assert recipe
     train(network, make_plan(recipe, data, settings), data, settings)

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
-from ltgc.params import PARAMS, Params
+from ltgc.pipeline.params import PARAMS, Params
 
 PAGE = Path("docs/params.md")
 HEAD = """# Every key of params.yaml

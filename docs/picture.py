@@ -17,8 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
-from ltgc import artifacts, data, images, params
-from ltgc.artifacts import Attempt, ClassTemplate, ExistingDescription, ExtendedDescription, ImageRecord
+from ltgc.data import images
+from ltgc.data.roots import image_root
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+)
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.results import COMPARE
 
 OUT = Path("docs/pipeline.png")
 INK, SOFT, GOOD, BAD = "#1f2933", "#52606d", "#2f855a", "#c53030"
@@ -52,11 +64,11 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images")
-    root = data.image_root(settings.data)
-    attempts = {a.id: a for a in artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)}
+    root = image_root(settings.data)
+    attempts = {a.id: a for a in files.read_jsonl(ATTEMPTS, Attempt)}
     mended = [a for a in attempts.values() if a.verdict == "accepted" and a.refines]
     # The refinement that CLIP liked most more than what it refines, of the smallest class that has one.
-    counts = {c.label: c.train for c in artifacts.read_csv(artifacts.CLASSES, artifacts.ClassRecord)}
+    counts = {c.label: c.train for c in files.read_csv(CLASSES, ClassRecord)}
     few = min(counts[a.label] for a in mended)
 
     def gain(attempt: Attempt) -> float:
@@ -65,11 +77,11 @@ def main() -> None:
     after = max((a for a in mended if counts[a.label] == few), key=gain)
     before = attempts[after.refines or ""]
     label, name = after.label, after.class_name
-    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    manifest = files.read_csv(MANIFEST, ImageRecord)
     photos = [root / r.path for r in manifest if (r.label, r.split) == (label, "train")]
-    existing = [e for e in artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription) if e.label == label]
-    extended = [e for e in artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription) if e.label == label]
-    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
+    existing = [e for e in files.read_jsonl(EXISTING, ExistingDescription) if e.label == label]
+    extended = [e for e in files.read_jsonl(EXTENDED, ExtendedDescription) if e.label == label]
+    templates = files.read_jsonl(TEMPLATES, ClassTemplate)
     template = next(t for t in templates if t.label == label)
     accepted = [a for a in attempts.values() if a.label == label and a.verdict == "accepted" and a.image]
 
@@ -116,7 +128,7 @@ def main() -> None:
     )  # fmt: skip
     axes.text(xs[4] + 0.85, 1.53, "+", ha="center", va="center", fontsize=13)
     axes.text(xs[4] + 1.65, 1.53, "=", ha="center", va="center", fontsize=13)
-    compare = artifacts.read_json(artifacts.COMPARE)
+    compare = files.read_json(COMPARE)
     rows = [
         ("few-shot accuracy", "%"),
         ("fine-tuned on the photos", "clip_finetune"),

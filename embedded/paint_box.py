@@ -6,8 +6,8 @@ from numpy.random import Generator
 
 from embedded import rates, words
 from embedded.wildflowers import AXES, SCENES, Flower
+from embedded.wildflowers.dataset import truth_chunk
 from embedded.wildflowers.draw import draw
-from embedded.wildflowers.world import truth_chunk
 
 
 def imagine(prompt: str, rng: Generator) -> Flower:

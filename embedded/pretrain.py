@@ -24,11 +24,13 @@ from torch.nn import functional as F
 
 from embedded import words
 from embedded.wildflowers.draw import draw
-from embedded.wildflowers.world import AXES, SCENES, VAL, Flower, load_species
+from embedded.wildflowers.flower import AXES, SCENES, Flower
+from embedded.wildflowers.species import load_species
 
 HERE = Path(__file__).parent
 OUT = HERE / "clip"
 CONTEXT = 64  # tokens
+PHOTOS = 12  # fresh ones of each species, to score zero-shot
 MEAN, STD = (0.45, 0.42, 0.38), (0.25, 0.24, 0.26)
 SYLLABLES = ("an", "bel", "co", "dra", "el", "fi", "gra", "hu", "is", "ka", "lo", "mi", "nu", "or", "pe", "quo",
              "ra", "sti", "tu", "um", "ver", "xi", "ya", "zo", "phy", "ris", "le", "mon", "ta", "cus")  # fmt: skip
@@ -136,8 +138,8 @@ def zero_shot(model, tokenize, seed: int = 5) -> dict[str, float]:
     """Top-1 accuracy (%) over the species on fresh photos, with descriptions of their features and with names."""
     rng = np.random.default_rng(seed)
     species = load_species(HERE / "wildflowers")
-    photos = np.stack([np.asarray(draw(s.sample(rng), rng)) for s in species for _ in range(VAL)])
-    labels = torch.arange(len(species)).repeat_interleave(VAL)
+    photos = np.stack([np.asarray(draw(s.sample(rng), rng)) for s in species for _ in range(PHOTOS)])
+    labels = torch.arange(len(species)).repeat_interleave(PHOTOS)
     image = model.encode_image(to_input(photos), normalize=True)
 
     def accuracy(texts: list[str]) -> float:

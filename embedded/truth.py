@@ -2,26 +2,24 @@
 
 import io
 import json
-from pathlib import Path
 
 from PIL import Image
 
 from embedded import field_guide
 from embedded.wildflowers import Flower
-from embedded.wildflowers.world import TRUTH
-from ltgc import images
+from embedded.wildflowers.dataset import TRUTH
 
 
-def flower(image_path: Path) -> Flower | None:
-    """What was drawn in an image of the embedded world; None for any other image."""
-    with Image.open(io.BytesIO(images.read(image_path))) as image:
-        chunk = image.info.get(TRUTH)
+def flower(image: bytes) -> Flower | None:
+    """What was drawn in an encoded image of the embedded world; None for any other image."""
+    with Image.open(io.BytesIO(image)) as opened:
+        chunk = opened.info.get(TRUTH)
     return Flower(**json.loads(chunk)) if chunk else None
 
 
-def represents(image_path: Path, class_name: str) -> bool | None:
+def represents(image: bytes, class_name: str) -> bool | None:
     """Whether the drawing could be of the class: every feature is one that its species shows."""
-    drawn = flower(image_path)
+    drawn = flower(image)
     kind = field_guide.species().get(class_name)
     return None if drawn is None or kind is None else kind.shows(drawn)
 

@@ -7,7 +7,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse import Unusable
+from graphs.parse.reply import Unusable
 from graphs.state import ClassifyContext, ClassifyState
 
 

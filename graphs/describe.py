@@ -6,8 +6,9 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import parse, prompts
-from graphs.parse import Unusable
+from graphs import prompts
+from graphs.parse.reply import Unusable
+from graphs.parse.template_1 import parse_description
 from graphs.state import DescribeContext, DescribeState
 
 
@@ -27,7 +28,7 @@ async def check(state: DescribeState) -> dict[str, Any]:
     try:
         if reply.unusable:
             raise Unusable(reply.unusable)
-        description = parse.parse_description(reply.text, state["class_name"], prose=True)
+        description = parse_description(reply.text, state["class_name"], prose=True)
     except Unusable as unusable:
         return {"description": None, "reason": str(unusable), "counts": Counter({f"failures/{unusable}": 1})}
     return {"description": description, "reason": None}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from graphs.parse import REASONS, one_line
+from graphs.parse.reply import REASONS, one_line
 
 
 def template_1(class_name: str) -> str:

@@ -7,11 +7,13 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import parse, prompts
-from graphs.parse import Unusable
-from graphs.state import RefineContext, RefineState, Shot
-from ltgc.artifacts import Verdict
-from ltgc.llm import Reply
+from graphs import prompts
+from graphs.parse.entries import cut_entries
+from graphs.parse.reply import Unusable
+from graphs.parse.template_1 import Description, parse_description
+from graphs.state import RefineContext, RefineState, ScoredDrawing
+from ltgc.clients.chat import Reply
+from ltgc.pipeline.artifacts.drawings import Verdict
 
 
 async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
@@ -28,7 +30,7 @@ regenerate = generate  # the improved description, another seed
 async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
     """Score the image against the class feature template (Eq. 2)."""
     round, drawing = state.get("round", 0), state["drawing"]
-    shot = Shot(round, state["prompt"], drawing.seed, drawing.image, None, None, "failed", drawing.reason)
+    shot = ScoredDrawing(round, state["prompt"], drawing.seed, drawing.image, None, None, "failed", drawing.reason)
     if drawing.image is not None:
         score, threshold = await runtime.context.scorer.score(state["label"], drawing.image)
         low: Verdict = "refined" if round < runtime.context.max_refinements else "rejected"
@@ -65,14 +67,14 @@ async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     return {"round": round, "reply": reply, "refine_reason": None, "prompt": prompt, "counts": reply.counts}
 
 
-def _read(reply: str, class_name: str) -> parse.Description:
+def _read(reply: str, class_name: str) -> Description:
     """The first description in the reply; models like to say what they changed. Raises Unusable."""
-    for piece in parse.entries(reply):
+    for piece in cut_entries(reply):
         try:
-            return parse.parse_description(piece, class_name)
+            return parse_description(piece, class_name)
         except Unusable:
             continue
-    return parse.parse_description(reply, class_name)
+    return parse_description(reply, class_name)
 
 
 def refined(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["regenerate", "refine", "__end__"]:

@@ -1,26 +1,21 @@
 """Extended descriptions with self-reflection (§3.1.2): ask -> number_check -> (ask | repetition_check) -> end."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import parse, prompts
-from graphs.parse import Unusable, normalised
+from graphs import prompts
+from graphs.parse.entries import cut_entries
+from graphs.parse.repeats import chunks, match_entries
+from graphs.parse.reply import Unusable, normalised, plain, refused
+from graphs.parse.template_1 import parse_description
 from graphs.state import Entry, ReflectContext, ReflectState
-from ltgc.llm import Reply
+from ltgc.clients.chat import Reply
 
 WANTED = 20  # descriptions asked for at once: longer lists end in truncated replies
-# A reply's entry is one of the list's if so much of their words agree. Models mend commas and articles, and they
-# renumber what remains from 1, so the words decide and the numbers do not.
-SAME = 0.9
-# The list of one repetition check comes back in one reply. A token is about 4 characters of English; a quarter
-# is left for numbers and for words around the list.
-CHARACTERS_A_TOKEN = 3
 # A repetition check that leaves fewer than this part of the list was misunderstood (only the repeats listed, a
 # summary, an example): it is not obeyed.
 LEAST_KEPT = 0.2
@@ -79,11 +74,11 @@ async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]
     entries = list(state["entries"])
     counts: Counter[str] = Counter()
     places = [i for i, entry in enumerate(entries) if entry.kept]
-    for chunk in _chunks(places, [e.description for e in entries], runtime.context.check_characters):
+    for chunk in chunks(places, [e.description for e in entries], runtime.context.check_characters):
         descriptions = [entries[i].description for i in chunk]
         reply = await runtime.context.chat.ask(prompts.repetition_check(state["class_name"], descriptions))
         counts += reply.counts + Counter(repetition_checks=1)
-        remaining, invented = match(reply.text, descriptions)
+        remaining, invented = match_entries(reply.text, descriptions)
         if reply.unusable or len(remaining) < LEAST_KEPT * len(chunk) or not remaining:
             counts["unusable_repetition_checks"] += 1
             continue
@@ -94,49 +89,20 @@ async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]
     return {"entries": entries, "counts": counts}
 
 
-def match(reply: str, descriptions: Sequence[str]) -> tuple[set[int], int]:
-    """Which of `descriptions` a repetition check's reply returns, and how many entries it invented."""
-    listed = [normalised(d) for d in descriptions]
-    position = {words: i for i, words in reversed(list(enumerate(listed)))}
-    remaining: set[int] = set()
-    others: list[str] = []
-    for piece in parse.entries(reply):
-        words = normalised(parse.PREFIX.sub("", piece))
-        if words in position:
-            remaining.add(position[words])
-        elif "photo of" in words:
-            others.append(words)
-    invented = 0
-    for words in others[: 2 * len(listed)]:
-        nearest = max(
-            ((_likeness(words, listed[i]), -i) for i in range(len(listed)) if i not in remaining), default=(0.0, 0)
-        )
-        if nearest[0] >= SAME:
-            remaining.add(-nearest[1])
-        else:
-            invented += 1
-    return remaining, invented
-
-
-def _likeness(a: str, b: str) -> float:
-    matcher = SequenceMatcher(None, a.split(), b.split(), autojunk=False)
-    return matcher.ratio() if matcher.real_quick_ratio() >= SAME and matcher.quick_ratio() >= SAME else 0.0
-
-
 def _listed(state: ReflectState) -> list[Entry]:
     """The entries of the last reply as they came, those that are no description with the reason."""
     reply, number = state["reply"], state["round"]
     if _nothing(reply):
         return []
-    pieces = parse.entries(reply.text)
+    pieces = cut_entries(reply.text)
     listed = []
     for i, piece in enumerate(pieces):
         try:
             if reply.truncated and i == len(pieces) - 1:
                 raise Unusable("truncated")
-            found = parse.parse_description(piece, state["class_name"])
+            found = parse_description(piece, state["class_name"])
         except Unusable as unusable:
-            raw = parse.plain(piece)[:500]
+            raw = plain(piece)[:500]
             listed.append(Entry(number, raw, None, None, str(unusable)))
         else:
             listed.append(Entry(number, found.text, found.features, found.scene))
@@ -147,39 +113,7 @@ def _nothing(reply: Reply) -> str | None:
     """Why a reply lists nothing at all; None if it may. A truncated list is a list."""
     if reply.unusable and not reply.truncated:
         return reply.unusable
-    return "refused" if parse.refused(reply.text) else None
-
-
-def _chunks(places: Sequence[int], descriptions: Sequence[str], characters: int) -> Iterator[list[int]]:
-    """`places` in parts whose descriptions fit one reply.
-
-    A list that fits stays in its order. A longer one (K = 800 on Places-LT) is ordered first so that
-    descriptions with the same words come to lie side by side: repeats meet only within a part.
-    """
-    sizes = {i: len(descriptions[i]) + 5 for i in places}
-    order = list(places) if sum(sizes.values()) <= characters else _by_likeness(places, descriptions)
-    chunk: list[int] = []
-    room = characters
-    for i in order:
-        if len(chunk) > 1 and sizes[i] > room:
-            yield sorted(chunk)
-            chunk, room = [], characters
-        chunk.append(i)
-        room -= sizes[i]
-    if len(chunk) > 1:
-        yield sorted(chunk)
-
-
-def _by_likeness(places: Sequence[int], descriptions: Sequence[str]) -> list[int]:
-    """A walk through the list that always goes to the unvisited description with the most words in common."""
-    words = {i: set(normalised(descriptions[i]).split()) for i in places}
-    order = [places[0]]
-    left = dict.fromkeys(places[1:])
-    while left:
-        here = words[order[-1]]
-        order.append(max(left, key=lambda i: (len(here & words[i]) / len(here | words[i]), -i)))
-        del left[order[-1]]
-    return order
+    return "refused" if refused(reply.text) else None
 
 
 def _kept(state: ReflectState) -> list[str]:

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
-from graphs.parse import Description
-from ltgc.artifacts import Verdict
-from ltgc.llm import Chat, Reply
-from ltgc.t2i import Drawing
+from graphs.parse.template_1 import Description
+from ltgc.clients.chat import Chat, Reply
+from ltgc.clients.painter import Drawing
+from ltgc.pipeline.artifacts.drawings import Verdict
 
 Counts = Annotated[Counter[str], operator.add]
 
@@ -137,7 +137,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Shot:
+class ScoredDrawing:
     """One drawing of a description and what became of it."""
 
     round: int  # 0 the first, r after r refinements
@@ -166,7 +166,7 @@ class RefineState(TypedDict):
     prompt: str  # what to draw next
     round: NotRequired[int]  # refinements asked for so far
     drawing: NotRequired[Drawing]  # the last one
-    shots: NotRequired[list[Shot]]  # all of them, in order
+    shots: NotRequired[list[ScoredDrawing]]  # all of them, in order
     reply: NotRequired[Reply]  # to the last refinement asked for
     refine_reason: NotRequired[str | None]  # why the last refinement could not be used
     counts: Counts

@@ -6,8 +6,9 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import parse, prompts
-from graphs.parse import Unusable
+from graphs import prompts
+from graphs.parse.reply import Unusable
+from graphs.parse.template_2 import parse_template
 from graphs.state import TemplateContext, TemplateState
 
 
@@ -27,7 +28,7 @@ async def check(state: TemplateState) -> dict[str, Any]:
     try:
         if reply.unusable:
             raise Unusable(reply.unusable)
-        features = parse.parse_template(reply.text, state["class_name"])
+        features = parse_template(reply.text, state["class_name"])
     except Unusable as unusable:
         return {"features": [], "reason": str(unusable), "counts": Counter({f"failures/{unusable}": 1})}
     return {"features": features, "reason": None}

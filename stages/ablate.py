@@ -4,36 +4,38 @@ python -m stages.ablate no_repetition_check
 python -m stages.ablate
 """
 
+import subprocess
+import sys
 from contextlib import chdir
 from pathlib import Path
 
-from ltgc import ablations, artifacts, params, stage
-from ltgc.errors import LTGCError
-from stages import evaluate, extend, generate, quality, templates, train
+from ltgc.evaluation import ablations
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.errors import LTGCError
 
 
 def main(variant: str = "") -> None:
     variants = ablations.variants()
     seeds = params.load("seeds").seeds
     if not variant:
-        results = {name: artifacts.read_record(place(name), ablations.Result) for name in variants}
+        results = {name: files.read_record(result_file(name), ablations.Result) for name in variants}
         rows = ablations.rows({ablations.LTGC: ablations.result(seeds)} | results)
-        artifacts.write_json(ablations.TABLE, {name: row.model_dump() for name, row in rows.items()})
+        files.write_json(ablations.TABLE, {name: row.model_dump() for name, row in rows.items()})
         ablations.print_table()
         return
     if variant not in variants:
         raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
-    with chdir(ablations.build(variant, variants[variant])):
-        for loop in (extend, templates, generate, quality):
-            loop.main()
-        for seed in seeds:
-            train.main(ablations.METHOD, str(seed))
-        evaluate.main(ablations.METHOD)
+    folder = ablations.build(variant, variants[variant])
+    for arguments in ablations.stages(seeds):
+        done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has said why
+    with chdir(folder):
         result = ablations.result(seeds)
-    artifacts.write_json(place(variant), result.model_dump())
+    files.write_json(result_file(variant), result.model_dump())
 
 
-def place(variant: str) -> Path:
+def result_file(variant: str) -> Path:
     return ablations.RESULTS / f"{variant}.json"
 
 

@@ -7,42 +7,53 @@ import asyncio
 from collections import Counter
 
 from graphs import classify, prompts
+from graphs.class_names import Names
 from graphs.state import ClassifyContext, ClassifyState
-from ltgc import artifacts, ask, budget, data, images, params, progress, server, stage
-from ltgc.artifacts import Answer, ClassRecord, ImageRecord
-from ltgc.llm import Chat
-from ltgc.params import Params
-from ltgc.store import Store
+from ltgc.clients import budget, server
+from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.chat import Chat
+from ltgc.clients.store import Store
+from ltgc.data import images
+from ltgc.data.roots import image_root
+from ltgc.data.synonyms import read_synonyms
+from ltgc.evaluation.asking import ask_metrics, images_wanted, sample_images
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.asking import ANSWERS, ASK, Answer
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.params import Params
+from ltgc.pipeline.terminal import console
 
 KEPT = 300  # characters of a reply in predictions/lmm.jsonl; the store has all of it
 
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "vision", "ask")
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    test = [image for image in artifacts.read_csv(artifacts.MANIFEST, ImageRecord) if image.split == "test"]
-    asked = ask.sample(test, ask.wanted(settings), settings.ask.seed)
-    names = ask.Names(classes, ask.read_synonyms(settings.data.root))
+    classes = files.read_csv(CLASSES, ClassRecord)
+    test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
+    asked = sample_images(test, images_wanted(settings), settings.ask.seed)
+    names = Names(classes, read_synonyms(settings.data.root))
 
-    with Store(artifacts.STORE / "ask", budget.load()) as store:
+    with Store(STORE / "ask", budget.load()) as store:
         answered = asyncio.run(ask_all(settings, asked, classes, names, store)) if asked else []
 
     answers = [answer for answer, _ in answered]
-    scores = ask.metrics(answers, classes)
-    artifacts.write_jsonl(artifacts.ANSWERS, answers)
-    artifacts.write_json(artifacts.ASK, scores.model_dump())
-    artifacts.write_json(artifacts.CALLS / "ask.json", progress.metrics(counts for _, counts in answered))
+    scores = ask_metrics(answers, classes)
+    files.write_jsonl(ANSWERS, answers)
+    files.write_json(ASK, scores.model_dump())
+    files.write_json(CALLS / "ask.json", call_metrics(counts for _, counts in answered))
     if asked:
-        stage.console.print(
+        console.print(
             f"ask: {scores.all} % of {scores.images} test images named, {scores.refused} refusals and "
             f"{scores.no_class} answers without one class counted wrong"
         )
 
 
 async def ask_all(
-    settings: Params, asked: list[ImageRecord], classes: list[ClassRecord], names: ask.Names, store: Store
+    settings: Params, asked: list[ImageRecord], classes: list[ClassRecord], names: Names, store: Store
 ) -> list[tuple[Answer, Counter[str]]]:
-    root = data.image_root(settings.data)
+    root = image_root(settings.data)
     slugs = {c.label: c.slug for c in classes}
     class_list = prompts.class_list([c.name for c in classes])
     with server.running(vision=settings.vision) as (vision,):
@@ -60,7 +71,7 @@ async def ask_all(
                 answer = record(image, reply.text, end["label"], end["reason"])
                 return answer, end["counts"], bool(reply.failure and reply.failure != "refused")
 
-            answered = await progress.run_all("ask", asked, one, store.tally)
+            answered = await run_all("ask", asked, one, store.tally)
         # A refusal is a wrong answer; a server that is down has not answered.
         failed = {answer.path: answer.reason or "" for answer, _, down in answered if down}
         vision.check_failures(failed, len(asked), "answer")

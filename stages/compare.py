@@ -3,23 +3,34 @@
 python -m stages.compare
 """
 
-from ltgc import artifacts, compare, params, stage
-from ltgc.artifacts import AskMetrics
+from ltgc.evaluation.comparison import (
+    PER_CLASS_FIELDS,
+    comparison_rows,
+    differences,
+    lmm_row,
+    per_class_rows,
+    read_results,
+    summarise,
+)
+from ltgc.evaluation.tables import print_tables
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
+from ltgc.pipeline.artifacts.results import COMPARE, COMPARE_PLOT, PAIRED, PER_CLASS_PLOT
 
 
 def main() -> None:
     section = params.load("methods", "seeds", "compare")
-    results = compare.read_results(section.methods, section.seeds)
-    asked = artifacts.read_record(artifacts.ASK, AskMetrics)
+    results = read_results(section.methods, section.seeds)
+    asked = files.read_record(ASK, AskMetrics)
 
-    comparison = compare.summarise(results.runs)
-    artifacts.write_json(artifacts.COMPARE, comparison | compare.lmm_row(asked))
-    artifacts.write_json(artifacts.PAIRED, compare.differences(results.runs))
+    comparison = summarise(results.runs)
+    files.write_json(COMPARE, comparison | lmm_row(asked))
+    files.write_json(PAIRED, differences(results.runs))
     fields = ["method", "metric", "mean", "std", *(f"seed_{seed}" for seed in section.seeds)]
-    artifacts.write_csv(artifacts.COMPARE_PLOT, compare.plot_rows(results.runs, section.seeds), fields)
-    rows = compare.per_class_rows(results.accuracies)
-    artifacts.write_csv(artifacts.PER_CLASS_PLOT, rows, compare.PER_CLASS_FIELDS)
-    compare.print_tables(results.skipped)
+    files.write_csv(COMPARE_PLOT, comparison_rows(results.runs, section.seeds), fields)
+    rows = per_class_rows(results.accuracies)
+    files.write_csv(PER_CLASS_PLOT, rows, PER_CLASS_FIELDS)
+    print_tables(results.skipped)
 
 
 if __name__ == "__main__":

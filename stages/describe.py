@@ -8,32 +8,39 @@ from collections import Counter
 
 from graphs import describe
 from graphs.state import DescribeContext, DescribeState
-from ltgc import artifacts, budget, data, images, params, progress, server, stage
-from ltgc.artifacts import ClassRecord, ExistingDescription, ImageRecord
-from ltgc.llm import Chat
-from ltgc.params import Params
-from ltgc.store import Store
+from ltgc.clients import budget, server
+from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.chat import Chat
+from ltgc.clients.store import Store
+from ltgc.data import images
+from ltgc.data.roots import image_root
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import EXISTING, ExistingDescription
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.params import Params
 
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "vision", "describe", "extend.target")
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    classes = files.read_csv(CLASSES, ClassRecord)
+    manifest = files.read_csv(MANIFEST, ImageRecord)
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
     tail = [image for image in manifest if image.split == "train" and image.label in few]
 
-    with Store(artifacts.STORE / "describe", budget.load()) as store:
+    with Store(STORE / "describe", budget.load()) as store:
         described = asyncio.run(describe_all(settings, tail, few, store)) if tail else []
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
-    artifacts.write_jsonl(artifacts.EXISTING, records)
-    artifacts.write_json(artifacts.CALLS / "describe.json", progress.metrics(counts for _, counts in described))
+    files.write_jsonl(EXISTING, records)
+    files.write_json(CALLS / "describe.json", call_metrics(counts for _, counts in described))
 
 
 async def describe_all(
     settings: Params, tail: list[ImageRecord], few: dict[int, ClassRecord], store: Store
 ) -> list[tuple[ExistingDescription, Counter[str]]]:
-    root = data.image_root(settings.data)
+    root = image_root(settings.data)
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
             contexts = {n: DescribeContext(chat.of(c.slug), settings.describe.tries) for n, c in few.items()}
@@ -56,7 +63,7 @@ async def describe_all(
                 described = record(image, found.text, found.features, found.scene, replies=replies)
                 return described, end["counts"]
 
-            described = await progress.run_all("describe", tail, one, store.tally)
+            described = await run_all("describe", tail, one, store.tally)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
         vision.check_failures(failed, len(tail), "description")
     return described

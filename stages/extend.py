@@ -7,25 +7,32 @@ import asyncio
 from collections import Counter, defaultdict
 from typing import Any
 
-from graphs import parse, reflect
+from graphs import reflect
+from graphs.parse.repeats import CHARACTERS_A_TOKEN
+from graphs.parse.template_2 import template_text
 from graphs.state import ReflectContext, ReflectState
-from ltgc import artifacts, budget, params, progress, server, stage
-from ltgc.artifacts import ClassRecord, ExistingDescription, ExtendedDescription
-from ltgc.llm import Chat
-from ltgc.params import Params
-from ltgc.store import Store
+from ltgc.clients import budget, server
+from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.chat import Chat
+from ltgc.clients.store import Store
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.params import Params
 
 
 def main() -> None:
     settings = params.load("llm", "extend")
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
+    classes = files.read_csv(CLASSES, ClassRecord)
     existing: dict[int, list[str]] = defaultdict(list)
-    for record in artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription):
+    for record in files.read_jsonl(EXISTING, ExistingDescription):
         if record.description is not None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
 
-    with Store(artifacts.STORE / "extend", budget.load()) as store:
+    with Store(STORE / "extend", budget.load()) as store:
         asked = tail if settings.extend.source == "llm" else []
         ends = asyncio.run(extend_all(settings, asked, existing, store)) if asked else []
 
@@ -33,9 +40,9 @@ def main() -> None:
     if settings.extend.source == "class_name":
         records = [record for c in tail for record in bare_names(c, settings.extend.target)]
     records.sort(key=lambda record: (record.label, record.index))
-    artifacts.write_jsonl(artifacts.EXTENDED, records)
+    files.write_jsonl(EXTENDED, records)
     stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
-    summary = progress.metrics(
+    summary = call_metrics(
         [*(end["counts"] for end in ends), stalled],
         "rounds",
         "stalled_classes",
@@ -43,7 +50,7 @@ def main() -> None:
         "repetition_checks",
         "unusable_repetition_checks",
     )
-    artifacts.write_json(artifacts.CALLS / "extend.json", summary)
+    files.write_json(CALLS / "extend.json", summary)
 
 
 async def extend_all(
@@ -67,11 +74,11 @@ async def extend_all(
                     max_rounds=bounds.max_rounds,
                     max_stalled=bounds.max_stalled,
                     repetition_check=bounds.repetition_check,
-                    check_characters=reflect.CHARACTERS_A_TOKEN * settings.llm.max_tokens,
+                    check_characters=CHARACTERS_A_TOKEN * settings.llm.max_tokens,
                 )
                 return await reflect.graph.ainvoke(start, context=context)
 
-            ends = await progress.run_all("extend", tail, one, store.tally)
+            ends = await run_all("extend", tail, one, store.tally)
         failed = {
             c.name: why_nothing(end)
             for c, end in zip(tail, ends, strict=True)
@@ -115,7 +122,7 @@ def bare_names(c: ClassRecord, target: int) -> list[ExtendedDescription]:
             class_name=c.name,
             index=index,
             round=1,
-            description=parse.template(c.name, []),
+            description=template_text(c.name, []),
             features=None,
             scene=None,
             kept=True,

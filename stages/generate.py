@@ -11,31 +11,42 @@ from itertools import groupby
 from pathlib import Path
 
 from graphs import refine
-from graphs.state import RefineContext, RefineState, Shot
-from ltgc import artifacts, budget, clip, data, params, progress, server, shards, stage
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, ExtendedDescription, ImageRecord, RealScore
-from ltgc.classifier import class_texts
-from ltgc.diffusers_painter import DiffusersPainter
-from ltgc.filter import Filter, real_images
-from ltgc.llm import Chat
-from ltgc.params import Params
-from ltgc.store import Store
-from ltgc.t2i import OpenAIPainter
+from graphs.state import RefineContext, RefineState, ScoredDrawing
+from ltgc.clients import budget, server
+from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.chat import Chat
+from ltgc.clients.diffusers_painter import DiffusersPainter
+from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.store import Store
+from ltgc.clip.class_texts import class_texts
+from ltgc.clip.detection import Filter, real_images
+from ltgc.clip.weights import load_clip
+from ltgc.data import shards
+from ltgc.data.roots import image_root
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import EXTENDED, TEMPLATES, ClassTemplate, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, REAL_SCORES, REJECTED, Attempt, RealScore
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.servers import ServerSettings
+from ltgc.pipeline.terminal import console
 
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "llm", "t2i", "clip", "filter")
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
+    classes = files.read_csv(CLASSES, ClassRecord)
+    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
     descriptions = [description for description in extended if description.kept]
 
     # Images are written beside their places as they come, packed into shards, and moved there at the end.
-    parts = {place: place.with_name(f".{place.name}.part") for place in (artifacts.ACCEPTED, artifacts.REJECTED)}
+    parts = {place: place.with_name(f".{place.name}.part") for place in (ACCEPTED, REJECTED)}
     for part in parts.values():
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     try:
-        with Store(artifacts.STORE / "generate", budget.load()) as store:
+        with Store(STORE / "generate", budget.load()) as store:
             drawn, real = (
                 asyncio.run(generate_all(settings, classes, descriptions, parts, store))
                 if descriptions
@@ -51,10 +62,10 @@ def main() -> None:
         for part in parts.values():
             shutil.rmtree(part, ignore_errors=True)
 
-    artifacts.write_jsonl(artifacts.ATTEMPTS, attempts)
-    artifacts.write_records_csv(artifacts.REAL_SCORES, real, RealScore)
-    summary = progress.metrics((counts for _, counts in drawn), "drawings", "texts_cut")
-    artifacts.write_json(artifacts.CALLS / "generate.json", summary)
+    files.write_jsonl(ATTEMPTS, attempts)
+    files.write_records_csv(REAL_SCORES, real, RealScore)
+    summary = call_metrics((counts for _, counts in drawn), "drawings", "texts_cut")
+    files.write_json(CALLS / "generate.json", summary)
 
 
 async def generate_all(
@@ -65,7 +76,7 @@ async def generate_all(
     store: Store,
 ) -> tuple[list[tuple[list[Attempt], Counter[str]]], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
-    servers: dict[str, params.Server] = {"llm": settings.llm}
+    servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
         servers["t2i"] = settings.t2i
     with server.running(**servers) as (llm, *t2i):
@@ -91,9 +102,9 @@ async def generate_all(
                 end = await refine.graph.ainvoke(start, context=contexts[description.label])
                 return write(description, slug, end["shots"], parts), end["counts"]
 
-            drawn = await progress.run_all("generate", descriptions, one, store.tally)
+            drawn = await run_all("generate", descriptions, one, store.tally)
         if cut := sum(counts["prompts_cut"] for _, counts in drawn):
-            stage.console.print(f"{cut:,} prompts were cut: {settings.t2i.model} reads no such long ones")
+            console.print(f"{cut:,} prompts were cut: {settings.t2i.model} reads no such long ones")
         failed = {c[-1].id: c[-1].reason or "" for c, _ in drawn if c[-1].verdict == "failed"}
         unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
         painter.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
@@ -106,15 +117,15 @@ async def make_filter(
     settings: Params, classes: list[ClassRecord], labels: set[int], store: Store
 ) -> tuple[Filter, list[RealScore]]:
     """CLIP with the texts of all classes; what real images of the classes that get generated ones score."""
-    texts = class_texts(settings.filter.text, classes, artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate))
-    scorer = Filter(settings.filter, clip.load(settings.clip), texts)
-    images = real_images(artifacts.read_csv(artifacts.MANIFEST, ImageRecord), labels)
-    root = data.image_root(settings.data)
+    texts = class_texts(settings.filter.text, classes, files.read_jsonl(TEMPLATES, ClassTemplate))
+    scorer = Filter(settings.filter, load_clip(settings.clip), texts)
+    images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
+    root = image_root(settings.data)
 
     async def one(image: ImageRecord) -> float:
         return await scorer.measure(image.label, root / image.path)
 
-    scores = await progress.run_all("score real images", images, one, store.tally)
+    scores = await run_all("score real images", images, one, store.tally)
     real: dict[int, list[float]] = {label: [] for label in labels}
     for image, score in zip(images, scores, strict=True):
         real[image.label].append(score)
@@ -132,13 +143,13 @@ async def make_filter(
 
 
 def write(
-    description: ExtendedDescription, slug: str, shots: list[Shot], parts: dict[Path, Path]
+    description: ExtendedDescription, slug: str, shots: list[ScoredDrawing], parts: dict[Path, Path]
 ) -> list[Attempt]:
     """The attempts of one description; their images, accepted or rejected, as files of their own to be packed."""
     attempts: list[Attempt] = []
     for shot in shots:
         name = f"{description.index:04d}-{shot.round}"
-        place = artifacts.ACCEPTED if shot.verdict == "accepted" else artifacts.REJECTED
+        place = ACCEPTED if shot.verdict == "accepted" else REJECTED
         if shot.image is not None:
             path = parts[place] / slug / f"{name}.png"
             path.parent.mkdir(exist_ok=True)

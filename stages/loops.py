@@ -3,57 +3,61 @@
 python -m stages.loops
 """
 
-from importlib import import_module
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc import artifacts, budget, loops, params, stage
-from ltgc.artifacts import (
-    Attempt,
-    ClassRecord,
+from ltgc.clients.costs import COST_FIELDS, cost_rows, cost_summary, priced
+from ltgc.data.truth import known_truth
+from ltgc.evaluation import loop_metrics
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
     ClassTemplate,
     ExistingDescription,
     ExtendedDescription,
-    RealScore,
 )
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, REAL_SCORES, Attempt, RealScore
+from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.artifacts.results import COST, COST_PLOT, LOOPS, SCORES_PLOT
+from ltgc.pipeline.terminal import console
 
-# Sources that know the truth about what is drawn: the module that tells it (ltgc.loops.Truth).
-TRUTH = {"wildflowers": "embedded.truth"}
 SEEING = ("describe", "ask")  # stages that ask the vision model
-LOOPS = ("describe", "extend", "templates", "generate")
+LOOP_STAGES = ("describe", "extend", "templates", "generate")
 
 
 def main() -> None:
     section = params.load(
         "data.source", "extend.target", "llm.model", "vision.model", "t2i.model", "t2i.backend", "prices"
     )
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    existing = artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription)
-    extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
-    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
-    real = artifacts.read_csv(artifacts.REAL_SCORES, RealScore)
+    classes = files.read_csv(CLASSES, ClassRecord)
+    existing = files.read_jsonl(EXISTING, ExistingDescription)
+    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
+    templates = files.read_jsonl(TEMPLATES, ClassTemplate)
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
+    real = files.read_csv(REAL_SCORES, RealScore)
 
     summary: dict[str, Any] = {
-        "describe": loops.describe(existing),
-        "extend": loops.extend(extended, classes, section.extend.target),
-        "templates": loops.templates(templates),
-        "generate": loops.generate(attempts, real),
+        "describe": loop_metrics.describe(existing),
+        "extend": loop_metrics.extend(extended, classes, section.extend.target),
+        "templates": loop_metrics.templates(templates),
+        "generate": loop_metrics.generate(attempts, real),
     }
-    for name in LOOPS:
+    for name in LOOP_STAGES:
         # Calls, tokens and what else the stage itself counted
-        summary[name] = artifacts.read_json(artifacts.CALLS / f"{name}.json") | summary[name]
-    if section.data.source in TRUTH:
-        truth = import_module(TRUTH[section.data.source])
-        summary["filter"] = loops.filter_quality(attempts, truth)
-        summary["repetition_check"] = loops.repetition_quality(extended, existing, truth)
+        summary[name] = files.read_json(CALLS / f"{name}.json") | summary[name]
+    if truth := known_truth(section.data.source):
+        summary["filter"] = loop_metrics.filter_quality(attempts, truth)
+        summary["repetition_check"] = loop_metrics.repetition_quality(extended, existing, truth)
 
-    asked = {name: summary[name] for name in LOOPS} | {"ask": artifacts.read_json(artifacts.CALLS / "ask.json")}
+    asked = {name: summary[name] for name in LOOP_STAGES} | {"ask": files.read_json(CALLS / "ask.json")}
     # What the artifacts needed, whether it was paid for in this run or lay in the stores.
     costs = {
-        name: budget.priced(
+        name: priced(
             section.prices,
             chat_model=section.vision.model if name in SEEING else section.llm.model,
             t2i_model=section.t2i.billed_as,
@@ -64,11 +68,11 @@ def main() -> None:
         )
         for name, calls in asked.items()
     }
-    artifacts.write_json(artifacts.COST, budget.summary(costs))
-    artifacts.write_csv(artifacts.COST_PLOT, budget.plot_rows(costs), budget.PLOT_FIELDS)
-    artifacts.write_json(artifacts.LOOPS, summary)
-    artifacts.write_csv(artifacts.SCORES_PLOT, loops.score_rows(attempts, real), loops.SCORE_FIELDS)
-    stage.console.print(table(summary))
+    files.write_json(COST, cost_summary(costs))
+    files.write_csv(COST_PLOT, cost_rows(costs), COST_FIELDS)
+    files.write_json(LOOPS, summary)
+    files.write_csv(SCORES_PLOT, loop_metrics.score_rows(attempts, real), loop_metrics.SCORE_FIELDS)
+    console.print(table(summary))
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -9,8 +9,18 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc import artifacts, data, params, stage
-from ltgc.artifacts import ClassRecord, Finding, ImageRecord
+from ltgc.data.dataset import Dataset, prepare_dataset
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import (
+    CLASSES,
+    DRAWN_IMAGES,
+    FINDINGS,
+    MANIFEST,
+    ClassRecord,
+    Finding,
+    ImageRecord,
+)
+from ltgc.pipeline.terminal import console
 
 LISTED = 20  # bad and near-duplicate images that are named; all are in data/findings.csv
 KINDS = {
@@ -24,29 +34,29 @@ def main() -> None:
     section = params.load("data").data
 
     # Drawn beside their place and then moved, so that an error leaves the last good set as it was.
-    drawn = artifacts.DRAWN_IMAGES.with_name(".images.part")
+    drawn = DRAWN_IMAGES.with_name(".images.part")
     shutil.rmtree(drawn, ignore_errors=True)
     drawn.mkdir(parents=True)
     try:
-        dataset = data.prepare(section, drawn)
-        shutil.rmtree(artifacts.DRAWN_IMAGES, ignore_errors=True)
-        drawn.rename(artifacts.DRAWN_IMAGES)  # empty where the source's images stay where they are
+        dataset = prepare_dataset(section, drawn)
+        shutil.rmtree(DRAWN_IMAGES, ignore_errors=True)
+        drawn.rename(DRAWN_IMAGES)  # empty where the source's images stay where they are
     finally:
         shutil.rmtree(drawn, ignore_errors=True)
 
-    artifacts.write_records_csv(artifacts.MANIFEST, dataset.images, ImageRecord)
-    artifacts.write_records_csv(artifacts.CLASSES, dataset.classes, ClassRecord)
-    artifacts.write_records_csv(artifacts.FINDINGS, dataset.findings, Finding)
-    stage.console.print(table(dataset))
+    files.write_records_csv(MANIFEST, dataset.images, ImageRecord)
+    files.write_records_csv(CLASSES, dataset.classes, ClassRecord)
+    files.write_records_csv(FINDINGS, dataset.findings, Finding)
+    console.print(table(dataset))
     named = [finding for finding in dataset.findings if finding.kind in ("bad", "near_duplicate")]
     for finding in named[:LISTED]:
         twin = f": {finding.other}" if finding.other else ""
-        stage.console.print(f"  {escape(f'{finding.path}: {finding.reason}{twin}')}", soft_wrap=True)
+        console.print(f"  {escape(f'{finding.path}: {finding.reason}{twin}')}", soft_wrap=True)
     if len(named) > LISTED:
-        stage.console.print(f"  and {len(named) - LISTED} more in {artifacts.FINDINGS}")
+        console.print(f"  and {len(named) - LISTED} more in {FINDINGS}")
 
 
-def table(dataset: data.Dataset) -> Table:
+def table(dataset: Dataset) -> Table:
     """Classes and images a shot group, and how many findings there are, by kind (skipped files by reason)."""
     found = Counter(
         f"{f.kind.replace('_', ' ')}, {f.reason}" if f.kind == "skipped" else KINDS[f.kind]

@@ -3,26 +3,41 @@
 python -m stages.quality
 """
 
-from ltgc import artifacts, clip, data, params, quality, stage, verify
-from ltgc.artifacts import Attempt, ClassRecord, Contamination, ImageRecord
-from ltgc.errors import LTGCError
-from ltgc.images import MAX_PIXELS
+from ltgc.clip.weights import load_clip
+from ltgc.data.images import MAX_PIXELS
+from ltgc.data.inspection import inspect_images
+from ltgc.data.roots import image_root
+from ltgc.evaluation import quality
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.drawings import (
+    ATTEMPTS,
+    CLASS_QUALITY,
+    CONTAMINATED,
+    DROPPED,
+    Attempt,
+    ClassQuality,
+    Contamination,
+)
+from ltgc.pipeline.artifacts.results import QUALITY
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.terminal import console
 
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "clip", "quality")
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
-    attempts = [a for a in artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt) if a.verdict == "accepted"]
+    classes = files.read_csv(CLASSES, ClassRecord)
+    manifest = files.read_csv(MANIFEST, ImageRecord)
+    attempts = [a for a in files.read_jsonl(ATTEMPTS, Attempt) if a.verdict == "accepted"]
 
     rows, found = measure(settings, classes, manifest, attempts) if attempts else ([], [])
     dropped = found if settings.quality.drop_contaminated else []
-    artifacts.write_jsonl(artifacts.CLASS_QUALITY, rows)
-    artifacts.write_records_csv(artifacts.CONTAMINATED, found, Contamination)
+    files.write_jsonl(CLASS_QUALITY, rows)
+    files.write_records_csv(CONTAMINATED, found, Contamination)
     # What train leaves out. A file of its own: a stricter search, with nothing dropped, runs no training again.
-    artifacts.write_records_csv(artifacts.DROPPED, dropped, Contamination)
-    artifacts.write_json(artifacts.QUALITY, quality.summary(rows, found, len(dropped)))
-    stage.console.print(
+    files.write_records_csv(DROPPED, dropped, Contamination)
+    files.write_json(QUALITY, quality.summary(rows, found, len(dropped)))
+    console.print(
         f"{len(attempts):,} generated images of {len(rows):,} classes; nearly a test image: {len(found):,}, "
         f"dropped: {len(dropped):,}"
     )
@@ -30,9 +45,9 @@ def main() -> None:
 
 def measure(
     settings: params.Params, classes: list[ClassRecord], manifest: list[ImageRecord], attempts: list[Attempt]
-) -> tuple[list[artifacts.ClassQuality], list[Contamination]]:
-    model = clip.load(settings.clip)
-    root = data.image_root(settings.data)
+) -> tuple[list[ClassQuality], list[Contamination]]:
+    model = load_clip(settings.clip)
+    root = image_root(settings.data)
     labels = {attempt.label for attempt in attempts}
     generated = quality.look([attempt.image or "" for attempt in attempts], model, hashed=True)
     real = {}
@@ -44,7 +59,7 @@ def measure(
     rows = quality.of_classes(classes, real["train"], drawn, real["val"])
 
     test = [image for image in manifest if image.split == "test"]
-    looks = verify.look_at(root, [image.path for image in test], MAX_PIXELS, hashed=True)
+    looks = inspect_images(root, [image.path for image in test], MAX_PIXELS, hashed=True)
     for image, seen_of in zip(test, looks, strict=True):
         if seen_of.bad:
             raise LTGCError(f"{root / image.path}: {seen_of.bad}; mend or remove it and run `dvc repro`")

@@ -5,66 +5,73 @@ python -m stages.report
 
 import csv
 
-from ltgc import artifacts, compare, data, params, stage
-from ltgc.artifacts import (
-    AskMetrics,
-    Attempt,
-    ClassQuality,
-    ClassRecord,
+from ltgc.data.roots import image_root
+from ltgc.evaluation.comparison import read_results
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
+from ltgc.pipeline.artifacts.dataset import CLASSES, FINDINGS, MANIFEST, ClassRecord, Finding, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
     ClassTemplate,
-    Contamination,
     ExistingDescription,
     ExtendedDescription,
-    Finding,
-    ImageRecord,
-    Prediction,
 )
-from ltgc.report import page, rerun
-from ltgc.report.names import BASELINE, OURS
+from ltgc.pipeline.artifacts.drawings import (
+    ATTEMPTS,
+    CLASS_QUALITY,
+    CONTAMINATED,
+    Attempt,
+    ClassQuality,
+    Contamination,
+)
+from ltgc.pipeline.artifacts.results import COMPARE, COST, FIG6, FIG7, LOOPS, PAIRED, QUALITY, REPORT, SCORES_PLOT
+from ltgc.pipeline.artifacts.runs import PREDICTIONS, Prediction
+from ltgc.pipeline.terminal import console
+from ltgc.report import page, provenance
+from ltgc.report.style import BASELINE, OURS
 
 
 def main() -> None:
     section = params.load("data", "methods", "seeds")
-    results = compare.read_results(section.methods, section.seeds)
-    with artifacts.SCORES_PLOT.open(newline="", encoding="utf-8") as file:
+    results = read_results(section.methods, section.seeds)
+    with SCORES_PLOT.open(newline="", encoding="utf-8") as file:
         scores = list(csv.DictReader(file))
     inputs = page.Inputs(
         params=params.PARAMS.read_text(encoding="utf-8"),
         source=section.data.source,
         seeds=section.seeds,
-        image_root=data.image_root(section.data),
-        classes=artifacts.read_csv(artifacts.CLASSES, ClassRecord),
-        manifest=artifacts.read_csv(artifacts.MANIFEST, ImageRecord),
-        findings=artifacts.read_csv(artifacts.FINDINGS, Finding),
-        existing=artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription),
-        extended=artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription),
-        templates=artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate),
-        attempts=artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt),
-        comparison=artifacts.read_json(artifacts.COMPARE),
-        paired=artifacts.read_json(artifacts.PAIRED),
-        asked=artifacts.read_record(artifacts.ASK, AskMetrics),
+        image_root=image_root(section.data),
+        classes=files.read_csv(CLASSES, ClassRecord),
+        manifest=files.read_csv(MANIFEST, ImageRecord),
+        findings=files.read_csv(FINDINGS, Finding),
+        existing=files.read_jsonl(EXISTING, ExistingDescription),
+        extended=files.read_jsonl(EXTENDED, ExtendedDescription),
+        templates=files.read_jsonl(TEMPLATES, ClassTemplate),
+        attempts=files.read_jsonl(ATTEMPTS, Attempt),
+        comparison=files.read_json(COMPARE),
+        paired=files.read_json(PAIRED),
+        asked=files.read_record(ASK, AskMetrics),
         results=results,
         predictions={
-            method: [
-                artifacts.read_csv(artifacts.PREDICTIONS / method / f"{seed}.csv", Prediction)
-                for seed in section.seeds
-            ]
+            method: [files.read_csv(PREDICTIONS / method / f"{seed}.csv", Prediction) for seed in section.seeds]
             for method in (BASELINE, OURS)
             if method in results.runs
         },
-        loops=artifacts.read_json(artifacts.LOOPS),
-        cost=artifacts.read_json(artifacts.COST),
+        loops=files.read_json(LOOPS),
+        cost=files.read_json(COST),
         scores=scores,
-        quality=artifacts.read_json(artifacts.QUALITY),
-        class_quality=artifacts.read_jsonl(artifacts.CLASS_QUALITY, ClassQuality),
-        contaminated=artifacts.read_csv(artifacts.CONTAMINATED, Contamination),
-        rerun=rerun.collect(),
+        quality=files.read_json(QUALITY),
+        class_quality=files.read_jsonl(CLASS_QUALITY, ClassQuality),
+        contaminated=files.read_csv(CONTAMINATED, Contamination),
+        rerun=provenance.collect(),
     )
     html = page.page(inputs)
-    artifacts.write_bytes(artifacts.FIG6, page.fig6(inputs))
-    artifacts.write_bytes(artifacts.FIG7, page.fig7(inputs))
-    artifacts.write_text(artifacts.REPORT, html)
-    stage.console.print(f"{artifacts.REPORT}: {len(html.encode()) / 1e6:.1f} MB")
+    files.write_bytes(FIG6, page.fig6(inputs))
+    files.write_bytes(FIG7, page.fig7(inputs))
+    files.write_text(REPORT, html)
+    console.print(f"{REPORT}: {len(html.encode()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -10,22 +10,33 @@ from pathlib import Path
 
 import torch
 
-from ltgc import artifacts, checkpoint, clip, data, devices, losses, params, pixels, stage, tuning
-from ltgc.artifacts import (
-    Attempt,
-    ClassRecord,
+from ltgc.classifier import devices, tuning
+from ltgc.classifier.head import HeadSource, initial_bias, initial_head
+from ltgc.classifier.inference import accuracy
+from ltgc.classifier.network import Classifier
+from ltgc.clip import pixels
+from ltgc.clip.weights import load_clip
+from ltgc.data.roots import image_root
+from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.code import CODE
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
     ClassTemplate,
-    Contamination,
     ExistingDescription,
     ExtendedDescription,
-    ImageRecord,
-    Run,
 )
-from ltgc.classifier import Classifier, HeadSource, accuracy, initial_bias, initial_head
-from ltgc.errors import LTGCError
-from ltgc.methods import METHODS
-from ltgc.plan import TrainingSet, class_counts, class_prior, keep_generated, make_plan
-from ltgc.train import Row, train
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
+from ltgc.pipeline.artifacts.runs import CURVES, MODELS, Run
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import Method
+from ltgc.pipeline.terminal import console
+from ltgc.training import checkpoint, losses
+from ltgc.training.batches import TrainingSet, class_counts, class_prior, keep_generated, make_plan
+from ltgc.training.loop import Row, train
+from ltgc.training.methods import METHODS
 
 
 def main(method: str = "", seed: str = "") -> None:
@@ -37,22 +48,22 @@ def main(method: str = "", seed: str = "") -> None:
     if not devices.for_training(section.train).is_main_process:
         fit(method, int(seed), section)
         return
-    folder = artifacts.MODELS / method / seed
+    folder = MODELS / method / seed
     part = folder.with_name(f".{seed}.part")  # becomes `folder` when it is whole
-    curves = artifacts.CURVES / method / seed
+    curves = CURVES / method / seed
     for stale in (part, curves):
         shutil.rmtree(stale, ignore_errors=True)
         stale.mkdir(parents=True)
     try:
         run = fit(method, int(seed), section, part, curves)
-        artifacts.write_json(part / "run.json", run.model_dump())
+        files.write_json(part / "run.json", run.model_dump())
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     saved(method, int(seed)).unlink(missing_ok=True)
     result = f"skipped: {run.skipped}" if run.skipped else f"validation accuracy {run.val_accuracy} %"
-    stage.console.print(f"{method}, seed {seed}: {result}")
+    console.print(f"{method}, seed {seed}: {result}")
 
 
 def saved(method: str, seed: int) -> Path:
@@ -75,7 +86,7 @@ def show_in(folder: Path) -> Callable[[Row], None]:
 
 
 def fit(
-    method: params.Method,
+    method: Method,
     seed: int,
     section: params.Params,
     folder: Path | None = None,
@@ -85,16 +96,17 @@ def fit(
 
     Of several processes only the main one has folders.
     """
+    digests = CODE / "train.txt"
     recipe = METHODS[method]
     settings = recipe.settings(section.train) if recipe else section.train
-    classes = artifacts.read_csv(artifacts.CLASSES, ClassRecord)
-    templates = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
-    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
-    root = data.image_root(section.data)
+    classes = files.read_csv(CLASSES, ClassRecord)
+    templates = files.read_jsonl(TEMPLATES, ClassTemplate)
+    manifest = files.read_csv(MANIFEST, ImageRecord)
+    root = image_root(section.data)
     original = [(root / image.path, image.label) for image in manifest if image.split == "train"]
     validation = [(root / image.path, image.label) for image in manifest if image.split == "val"]
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
-    dropped = {d.image for d in artifacts.read_csv(artifacts.DROPPED, Contamination)}  # nearly test images
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
+    dropped = {d.image for d in files.read_csv(DROPPED, Contamination)}  # nearly test images
     accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
     generated = [(Path(image), label) for image, label in accepted if image not in dropped]
     kept = keep_generated([label for _, label in generated], [c.train for c in classes], settings.generated)
@@ -115,7 +127,7 @@ def fit(
         reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
         return run.model_copy(update={"skipped": reason})
 
-    model = clip.load(section.clip, settings.device)
+    model = load_clip(section.clip, settings.device)
 
     def load(images: list[tuple[Path, int]]) -> tuple[pixels.Pixels, torch.Tensor]:
         labels = torch.tensor([label for _, label in images], dtype=torch.int64)
@@ -123,8 +135,8 @@ def fit(
 
     def descriptions() -> list[ExistingDescription | ExtendedDescription]:
         return [
-            *artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription),
-            *artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription),
+            *files.read_jsonl(EXISTING, ExistingDescription),
+            *files.read_jsonl(EXTENDED, ExtendedDescription),
         ]
 
     torch.manual_seed(seed)
@@ -163,6 +175,7 @@ def fit(
             validate=validate,
             log=show_in(curves) if curves else lambda row: None,
             saved=saved(method, seed),
+            code=digests.read_bytes() if digests.exists() else b"",
         )
         run = run.model_copy(update={"steps": settings.steps, "images_seen": plan.images_seen})
     if folder:

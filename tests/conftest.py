@@ -33,7 +33,7 @@ def clip_name(tmp_path_factory):
 def model(clip_name):
     import tiny
 
-    return tiny.load_clip(clip_name)
+    return tiny.load_tiny(clip_name)
 
 
 @pytest.fixture

@@ -8,24 +8,43 @@ from typing import Literal
 import yaml
 from PIL import Image, ImageDraw
 
-from ltgc import artifacts, data
-from ltgc.artifacts import (
-    AskMetrics,
-    Attempt,
-    ClassAccuracy,
-    ClassQuality,
+from ltgc.data.splits import shot_group
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
+from ltgc.pipeline.artifacts.dataset import (
+    CLASSES,
+    DRAWN_IMAGES,
+    FINDINGS,
+    MANIFEST,
     ClassRecord,
-    ClassTemplate,
-    Contamination,
-    ExistingDescription,
-    ExtendedDescription,
     Finding,
     ImageRecord,
-    Prediction,
+    class_slug,
+)
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+)
+from ltgc.pipeline.artifacts.drawings import (
+    ACCEPTED,
+    ATTEMPTS,
+    CLASS_QUALITY,
+    CONTAMINATED,
+    REAL_SCORES,
+    REJECTED,
+    Attempt,
+    ClassQuality,
+    Contamination,
     RealScore,
-    RunMetrics,
     Verdict,
 )
+from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.artifacts.results import QUALITY
+from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, ClassAccuracy, Prediction, RunMetrics
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["Field poppy", "Ox-eye daisy", "Bluebell", "Marsh marigold", "Edelweiss", "Aquilegia pubescens"]
@@ -62,11 +81,11 @@ def build(
         ClassRecord(
             label=label,
             name=name,
-            slug=artifacts.slug(label, name),
+            slug=class_slug(label, name),
             train=train,
             val=0,
             test=5,
-            shot=data.shot(train),
+            shot=shot_group(train),
         )
         for label, (name, train) in enumerate(zip(names, counts, strict=True))
     ]
@@ -78,7 +97,7 @@ def build(
                 ImageRecord(path=f"{c.slug}/{number:04d}.png", label=c.label, class_name=c.name, split="train")
             )
             if c.train < 20 or len(names) < 10:  # a page of hundreds of classes shows the smallest ones
-                draw(root / artifacts.DRAWN_IMAGES / images[-1].path, colour, 3, size)
+                draw(root / DRAWN_IMAGES / images[-1].path, colour, 3, size)
         tail = generated and c.train < 20
         templates.append(template(c, "llm" if tail else "class_name"))
         if not tail:
@@ -92,20 +111,20 @@ def build(
         extended += [listed(c, index) for index in range(10)]
         for index in range(5):
             attempts += drawn_chain(root, c, index, colour, size)
-    artifacts.write_records_csv(root / artifacts.MANIFEST, images, ImageRecord)
-    artifacts.write_records_csv(root / artifacts.CLASSES, classes, ClassRecord)
-    artifacts.write_jsonl(root / artifacts.EXISTING, existing)
-    artifacts.write_jsonl(root / artifacts.EXTENDED, extended)
-    artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
-    artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
-    artifacts.write_records_csv(root / artifacts.REAL_SCORES, real, RealScore)
+    files.write_records_csv(root / MANIFEST, images, ImageRecord)
+    files.write_records_csv(root / CLASSES, classes, ClassRecord)
+    files.write_jsonl(root / EXISTING, existing)
+    files.write_jsonl(root / EXTENDED, extended)
+    files.write_jsonl(root / TEMPLATES, templates)
+    files.write_jsonl(root / ATTEMPTS, attempts)
+    files.write_records_csv(root / REAL_SCORES, real, RealScore)
     measure(root, [c for c in classes if generated and c.train < 20], images)
     for number, stage in enumerate(["describe", "extend", "templates", "generate", "ask"], 1):
         calls = {"calls": 10 * number, "prompt_tokens": 1000 * number, "completion_tokens": 100 * number}
         calls |= {"rounds": 6} if stage == "extend" else {}
-        artifacts.write_json(root / artifacts.CALLS / f"{stage}.json", calls)
+        files.write_json(root / CALLS / f"{stage}.json", calls)
     asked = AskMetrics(images=12, of=30, all=55.0, many=60.0, medium=50.0, few=None, refused=1, no_class=0)
-    artifacts.write_json(root / artifacts.ASK, asked.model_dump())
+    files.write_json(root / ASK, asked.model_dump())
     for number, method in enumerate(METHODS):
         for seed in SEEDS:
             run(root, method, seed, classes, 40.0 + 10 * number + seed)
@@ -114,7 +133,7 @@ def build(
 def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecord]) -> None:
     """What prepare noticed and what quality measured; a drawing of the first class is nearly a test image."""
     bad = Finding(kind="bad", path="0001-oxeye/broken.jpg", reason="truncated or corrupt", split="train")
-    artifacts.write_records_csv(root / artifacts.FINDINGS, [bad], Finding)
+    files.write_records_csv(root / FINDINGS, [bad], Finding)
     qualities = [
         ClassQuality(
             label=c.label,
@@ -130,7 +149,7 @@ def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecor
     ]
     found = [
         Contamination(
-            image=f"{artifacts.ACCEPTED}/{c.slug}/0000-0.png",
+            image=f"{ACCEPTED}/{c.slug}/0000-0.png",
             label=c.label,
             class_name=c.name,
             test=next(image.path for image in images if image.label == c.label),
@@ -140,11 +159,11 @@ def measure(root: Path, tail: Sequence[ClassRecord], images: Sequence[ImageRecor
         )
         for c in tail[:1]
     ]
-    artifacts.write_jsonl(root / artifacts.CLASS_QUALITY, qualities)
-    artifacts.write_records_csv(root / artifacts.CONTAMINATED, found, Contamination)
+    files.write_jsonl(root / CLASS_QUALITY, qualities)
+    files.write_records_csv(root / CONTAMINATED, found, Contamination)
     summary = {"classes": len(tail), "generated": 3 * len(tail), "diversity": {"original": 0.2, "generated": 0.4}}
     summary |= {"gap": {"generated": 1.5, "validation": None}, "contaminated": {"found": len(found), "dropped": 0}}
-    artifacts.write_json(root / artifacts.QUALITY, summary)
+    files.write_json(root / QUALITY, summary)
 
 
 def template(c: ClassRecord, source: Literal["llm", "class_name"]) -> ClassTemplate:
@@ -198,7 +217,7 @@ def drawn_chain(root: Path, c: ClassRecord, index: int, colour: tuple[int, int, 
     attempts: list[Attempt] = []
     for number, (score, verdict) in enumerate(scores.get(index, [(0.3 + index / 100, "accepted")])):
         name = f"{c.slug}/{index:04d}-{number}"
-        folder = artifacts.ACCEPTED if verdict == "accepted" else artifacts.REJECTED
+        folder = ACCEPTED if verdict == "accepted" else REJECTED
         image = folder / f"{name}.png" if score is not None else None
         if image is not None:
             draw(root / image, colour, index + number + 2, size)
@@ -233,7 +252,7 @@ def run(root: Path, method: str, seed: int, classes: Sequence[ClassRecord], base
         worst_class=base - 20,
         ece=base / 10,
     )
-    artifacts.write_json(root / artifacts.RUN_METRICS / method / f"{seed}.json", metrics.model_dump())
+    files.write_json(root / RUN_METRICS / method / f"{seed}.json", metrics.model_dump())
     rows = [
         ClassAccuracy(
             label=c.label,
@@ -244,7 +263,7 @@ def run(root: Path, method: str, seed: int, classes: Sequence[ClassRecord], base
         )
         for c in classes
     ]
-    artifacts.write_records_csv(root / artifacts.PER_CLASS / method / f"{seed}.csv", rows, ClassAccuracy)
+    files.write_records_csv(root / PER_CLASS / method / f"{seed}.csv", rows, ClassAccuracy)
     # Five test images a class; of a tail class two are taken for the first class, with BalanceMix one.
     wrong = 1 if method == "balancemix" else 2
     predictions = [
@@ -257,13 +276,11 @@ def run(root: Path, method: str, seed: int, classes: Sequence[ClassRecord], base
         for c in classes
         for number in range(5)
     ]
-    artifacts.write_records_csv(root / artifacts.PREDICTIONS / method / f"{seed}.csv", predictions, Prediction)
+    files.write_records_csv(root / PREDICTIONS / method / f"{seed}.csv", predictions, Prediction)
 
 
 def skip(root: Path, method: str, reason: str) -> None:
     """Make `method` one that could not run."""
     for seed in SEEDS:
-        artifacts.write_json(root / artifacts.RUN_METRICS / method / f"{seed}.json", {"skipped": reason})
-        artifacts.write_csv(
-            root / artifacts.PER_CLASS / method / f"{seed}.csv", [], list(ClassAccuracy.model_fields)
-        )
+        files.write_json(root / RUN_METRICS / method / f"{seed}.json", {"skipped": reason})
+        files.write_csv(root / PER_CLASS / method / f"{seed}.csv", [], list(ClassAccuracy.model_fields))

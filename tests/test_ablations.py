@@ -13,10 +13,12 @@ import yaml
 from openai_server import Fault, Script, openai_server, said
 from PIL import Image
 
-from ltgc import ablations, artifacts, params
-from ltgc.artifacts import Attempt, ExistingDescription, ExtendedDescription
-from ltgc.errors import LTGCError
-from ltgc.store import Store
+from ltgc.clients.store import Store
+from ltgc.evaluation import ablations
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.errors import LTGCError
 from stages import ablate, evaluate, extend, generate, quality, templates, train
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +77,7 @@ def ltgc(tmp_path_factory: pytest.TempPathFactory):
         existing = {"label": 2, "class_name": NAME, "image": "x", "features": "blue", "scene": "in a wood",
                     "description": f"A photo of the class {NAME}, blue in a wood.", "kept": True, "reason": None,
                     "replies": 1}  # fmt: skip
-        artifacts.write_jsonl(artifacts.EXISTING, [ExistingDescription.model_validate(existing)])
+        files.write_jsonl(EXISTING, [ExistingDescription.model_validate(existing)])
         ablations.VARIANTS.parent.mkdir()
         ablations.VARIANTS.write_text(yaml.safe_dump({"variants": VARIANTS}, sort_keys=False), encoding="utf-8")
         script.chat, script.image = chat, image
@@ -108,7 +110,7 @@ def test_a_variant_that_changes_nothing_asks_nothing_and_reaches_what_ltgc_reach
     world.chat = world.image = lambda request: Fault(500)
     ablate.main("unchanged")
     assert world.calls == 0
-    found = artifacts.read_record(ablations.RESULTS / "unchanged.json", ablations.Result)
+    found = files.read_record(ablations.RESULTS / "unchanged.json", ablations.Result)
     assert found == ablations.result([0, 1])
     assert found.generated > 0
     assert len({run.all for run in found.runs} | {run.ece for run in found.runs}) > 2  # two different runs
@@ -121,7 +123,7 @@ def test_the_class_name_alone_is_drawn_as_often_as_images_are_missing(world):
     assert {request["prompt"] for request in drawn} == {f"A photo of the class {NAME}."}
     (asked,) = [said(request) for request in world.requests if "messages" in request]
     assert "Template 2" in asked and asked.count("\n1. ") == 1 and "\n2. " not in asked  # the existing one only
-    attempts = artifacts.read_jsonl(folder / artifacts.ATTEMPTS, Attempt)
+    attempts = files.read_jsonl(folder / ATTEMPTS, Attempt)
     assert len(attempts) == TARGET - 4
     assert len({attempt.seed for attempt in attempts}) == len(attempts)
     loops("bare")  # what it paid for is kept
@@ -132,7 +134,7 @@ def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines
     before = {path: path.read_bytes() for place in ("descriptions", "generated", "store", "metrics")
               for path in sorted(Path(place).rglob("*")) if path.is_file()}  # fmt: skip
     loops("one_round")
-    extended = artifacts.read_jsonl(ablations.RUNS / "one_round" / artifacts.EXTENDED, ExtendedDescription)
+    extended = files.read_jsonl(ablations.RUNS / "one_round" / EXTENDED, ExtendedDescription)
     assert [description.round for description in extended] == [1, 1]
     assert all(path.read_bytes() == data for path, data in before.items())
 
@@ -144,7 +146,7 @@ def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
     bare = ltgc.model_copy(update={"generated": 5, "runs": better})
     results = {"unchanged": ltgc, "bare": bare, "one_round": ltgc}
     for variant, found in results.items():
-        artifacts.write_json(ablations.RESULTS / f"{variant}.json", found.model_dump())
+        files.write_json(ablations.RESULTS / f"{variant}.json", found.model_dump())
     ablate.main()
     table = json.loads(ablations.TABLE.read_text())
     assert list(table) == ["ltgc", *VARIANTS]
@@ -172,8 +174,8 @@ def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
 def test_a_wrong_variant_is_named(tmp_path, monkeypatch, variants, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    artifacts.write_jsonl(artifacts.EXISTING, [])
-    artifacts.write_text(ablations.VARIANTS, yaml.safe_dump({"variants": variants}))
+    files.write_jsonl(EXISTING, [])
+    files.write_text(ablations.VARIANTS, yaml.safe_dump({"variants": variants}))
     with pytest.raises(LTGCError, match=says):
         ablate.main("x")
 

@@ -11,14 +11,19 @@ from openai_server import Fault, Script, chat_body, said
 
 from embedded import field_guide
 from graphs import prompts
-from graphs.parse import Unusable
-from ltgc import artifacts, ask
-from ltgc.artifacts import Answer, AskMetrics, ClassRecord, ImageRecord
-from ltgc.errors import LTGCError
+from graphs.class_names import Names
+from graphs.parse.reply import Unusable
+from ltgc.data.synonyms import SYNONYMS, read_synonyms
+from ltgc.evaluation.asking import ask_metrics, sample_images
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.asking import ANSWERS, ASK, Answer, AskMetrics
+from ltgc.pipeline.artifacts.dataset import DRAWN_IMAGES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.errors import LTGCError
 from stages import ask as stage
 
 NAMES = ["Rose", "Rose hip", "Field poppy", "Box", "Crane fly", "Glass", "Glasses", "Sorry", "Água/viva"]
-SYNONYMS = [("Field poppy", "corn rose"), ("Crane fly", "daddy longlegs")]
+OTHER_NAMES = [("Field poppy", "corn rose"), ("Crane fly", "daddy longlegs")]
 
 
 def records(names: list[str], test: int = 4) -> list[ClassRecord]:
@@ -47,7 +52,7 @@ def records(names: list[str], test: int = 4) -> list[ClassRecord]:
     ],
 )
 def test_a_class_is_found_whatever_the_case_the_plural_and_the_words_around_it(reply, name):
-    assert NAMES[ask.Names(records(NAMES), SYNONYMS).find(reply)] == name
+    assert NAMES[Names(records(NAMES), OTHER_NAMES).find(reply)] == name
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_a_class_is_found_whatever_the_case_the_plural_and_the_words_around_it(r
 )
 def test_what_is_no_answer_says_why(reply, reason):
     with pytest.raises(Unusable, match=reason):
-        ask.Names(records(NAMES), SYNONYMS).find(reply)
+        Names(records(NAMES), OTHER_NAMES).find(reply)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +79,9 @@ def test_what_is_no_answer_says_why(reply, reason):
     ],
 )
 def test_a_wrong_line_of_the_synonyms_is_named(tmp_path, line, says):
-    (tmp_path / ask.SYNONYMS).write_text(f"class_name,synonym\n{line}\n", encoding="utf-8")
+    (tmp_path / SYNONYMS).write_text(f"class_name,synonym\n{line}\n", encoding="utf-8")
     with pytest.raises(LTGCError, match=says):
-        ask.Names(records(NAMES), ask.read_synonyms(tmp_path))
+        Names(records(NAMES), read_synonyms(tmp_path))
 
 
 def test_images_are_spread_over_the_classes_and_a_larger_sample_holds_the_smaller():
@@ -85,12 +90,12 @@ def test_images_are_spread_over_the_classes_and_a_larger_sample_holds_the_smalle
         for label, count in enumerate([50, 3, 7])
         for n in range(count)
     ]
-    small, large = ask.sample(test, 9, seed=0), ask.sample(test, 14, seed=0)
+    small, large = sample_images(test, 9, seed=0), sample_images(test, 14, seed=0)
     assert [sum(i.label == label for i in small) for label in range(3)] == [3, 3, 3]
     assert {i.path for i in small} < {i.path for i in large}
-    assert [i.path for i in ask.sample(test, 9, seed=1)] != [i.path for i in small]
-    assert ask.sample(test, 1000, seed=0) == test
-    assert ask.sample(test, 0, seed=0) == []
+    assert [i.path for i in sample_images(test, 9, seed=1)] != [i.path for i in small]
+    assert sample_images(test, 1000, seed=0) == test
+    assert sample_images(test, 0, seed=0) == []
 
 
 def test_all_weighs_classes_by_their_test_images_and_shot_groups_do_not():
@@ -101,7 +106,7 @@ def test_all_weighs_classes_by_their_test_images_and_shot_groups_do_not():
         c.model_copy(update={"test": n}) for c, n in zip(records(["a", "b", "c"]), [90, 10, 50], strict=True)
     ]
     classes[0] = classes[0].model_copy(update={"shot": "many"})
-    scores = ask.metrics([answer(0, True), answer(1, False, "refused"), answer(1, True)], classes)
+    scores = ask_metrics([answer(0, True), answer(1, False, "refused"), answer(1, True)], classes)
     assert scores == AskMetrics(
         images=3, of=150, all=95.0, many=100.0, medium=None, few=50.0, refused=1, no_class=0
     )
@@ -113,13 +118,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running_server: Scrip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEST_KEY", "k")
     small_world.build(tmp_path)
-    artifacts.ASK.unlink()
+    ASK.unlink()
     images = []
     for label, name in enumerate(small_world.NAMES):
         for n in range(2):
             images.append(ImageRecord(path=f"test/{label}-{n}.png", label=label, class_name=name, split="test"))
-            small_world.draw(artifacts.DRAWN_IMAGES / images[-1].path, (40 * label, 90 * n, 200), 3)
-    artifacts.write_records_csv(artifacts.MANIFEST, images, ImageRecord)
+            small_world.draw(DRAWN_IMAGES / images[-1].path, (40 * label, 90 * n, 200), 3)
+    files.write_records_csv(MANIFEST, images, ImageRecord)
     (tmp_path / "names").mkdir()
     running_server.reset()
     set_params(vision={"base_url": running_server.base_url, "model": "m", "api_key_env": "TEST_KEY", "retries": 0},
@@ -141,20 +146,20 @@ def test_the_stage_scores_answers_and_pays_for_each_image_once(world):
     assert world.calls == 9
     question = said(world.requests[0])
     assert all(name in question for name in small_world.NAMES)
-    scores = artifacts.read_record(artifacts.ASK, AskMetrics)
-    answers = artifacts.read_jsonl(artifacts.ANSWERS, Answer)
+    scores = files.read_record(ASK, AskMetrics)
+    answers = files.read_jsonl(ANSWERS, Answer)
     right = sum(a.prediction == a.label == 0 for a in answers)
     assert (scores.images, scores.of, scores.refused, scores.no_class) == (9, 30, 2, 1)
     assert scores.many == 100 * right / sum(a.label == 0 for a in answers)
     assert scores.few == 0
-    calls = json.loads((artifacts.CALLS / "ask.json").read_text())
+    calls = json.loads((CALLS / "ask.json").read_text())
     assert (calls["calls"], calls["prompt_tokens"]) == (9, 90)
     assert calls["failures"] == {"refused": 2, "unknown_class": 1}
-    before = artifacts.ANSWERS.read_bytes()
+    before = ANSWERS.read_bytes()
     set_params(ask={"max_images": 12})
     stage.main()
     assert world.calls == 12
-    assert artifacts.ANSWERS.read_bytes() != before
+    assert ANSWERS.read_bytes() != before
 
 
 def test_a_server_that_is_down_is_no_wrong_answer(world):
@@ -162,7 +167,7 @@ def test_a_server_that_is_down_is_no_wrong_answer(world):
     set_params(vision={"max_failed_fraction": 0.5, "concurrency": 16})
     with pytest.raises(LTGCError, match=r"9 of 9 got no usable answer"):
         stage.main()
-    assert not artifacts.ASK.exists()
+    assert not ASK.exists()
 
 
 @pytest.mark.parametrize("max_images", [0, None])
@@ -171,13 +176,13 @@ def test_turned_off_or_not_asked_for_it_asks_no_server_of_ours_and_has_no_score(
     set_params(ask={"max_images": max_images})
     stage.main()
     assert world.calls == 0
-    assert artifacts.read_record(artifacts.ASK, AskMetrics).all is None
-    assert artifacts.ANSWERS.read_text() == ""
+    assert files.read_record(ASK, AskMetrics).all is None
+    assert ANSWERS.read_text() == ""
 
 
 def test_the_embedded_model_names_what_it_sees_as_untidily_as_real_ones():
     kinds = list(field_guide.species().values())
-    names = ask.Names(records([kind.name for kind in kinds]), ask.read_synonyms(field_guide.WORLD))
+    names = Names(records([kind.name for kind in kinds]), read_synonyms(field_guide.WORLD))
     question = prompts.classify(prompts.class_list([kind.name for kind in kinds]), "")[0].text
     right, reasons, replies = 0, [], set()
     rng = np.random.default_rng(0)

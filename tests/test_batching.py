@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ltgc.batching import Batcher
+from ltgc.pipeline.batching import Batcher
 
 NEVER = 3600.0  # seconds
 

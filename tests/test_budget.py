@@ -11,15 +11,18 @@ from langchain_core.messages import HumanMessage
 from openai_server import Script, chat_body
 from test_clients import KEY, SLUG, chat_section, png, t2i_section
 
-from ltgc import artifacts, budget, params, server
-from ltgc.budget import Budget, Cost
-from ltgc.errors import LTGCError
-from ltgc.llm import Chat
-from ltgc.store import Store
-from ltgc.t2i import OpenAIPainter
+from ltgc.clients import budget, server
+from ltgc.clients.budget import Budget
+from ltgc.clients.chat import Chat
+from ltgc.clients.costs import Cost, cost_rows, cost_summary, priced
+from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.store import Store
+from ltgc.pipeline.artifacts.replies import STORE
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.servers import BudgetSettings, Price
 
 MESSAGE = budget.MESSAGE_TOKENS
-PRICES = {"m": params.Price(input=1e6, output=1e6, image=5, image_tokens=100)}  # a dollar a token
+PRICES = {"m": Price(input=1e6, output=1e6, image=5, image_tokens=100)}  # a dollar a token
 REPLY = 13.0  # USD: the test server's replies are 10 tokens and 3
 
 
@@ -33,7 +36,7 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def capped(max_usd: float | None = None, max_calls: int | None = None) -> Budget:
-    return Budget(params.Budget(max_usd=max_usd, max_calls=max_calls), PRICES)
+    return Budget(BudgetSettings(max_usd=max_usd, max_calls=max_calls), PRICES)
 
 
 def ask(script: Script, folder: Path, limit: Budget, *questions: str, **changes) -> Store:
@@ -69,7 +72,7 @@ def test_replies_that_dvc_lock_knows_are_not_paid_for_again_because_the_store_is
     with pytest.raises(LTGCError, match=r"store/describe: not there, but .* of m were paid for; .*dvc pull"):
         ask(script, store, capped(), "a")
     assert script.calls == 0
-    ask(script, store, Budget(prices={"m": params.Price(input=0, output=0)}), "a")  # free: asked again
+    ask(script, store, Budget(prices={"m": Price(input=0, output=0)}), "a")  # free: asked again
     for other in (lock_of("another", 3), lock_of("m", 0)):
         shutil.rmtree(store)
         Path("dvc.lock").write_text(yaml.safe_dump(other))
@@ -148,10 +151,10 @@ def test_the_cap_covers_the_stores_of_all_stages(tmp_path, monkeypatch):
     text = (root / "params.yaml").read_text().replace("max_calls: null", "max_calls: 7")
     Path("params.yaml").write_text(text)
     reply = {"model": "gpt-4o", "text": "x", "prompt_tokens": 1_000_000, "completion_tokens": 100_000}
-    Store(artifacts.STORE / "describe").put(SLUG, "a", reply)
-    Store(artifacts.STORE / "extend").put(SLUG, "b", reply)
-    Store(artifacts.STORE / "generate").put_image(SLUG, "c", "dall-e-2", png())
-    Store(artifacts.STORE / "generate").put(SLUG, "d", {"model": "dall-e-2", "failure": "refused"})
+    Store(STORE / "describe").put(SLUG, "a", reply)
+    Store(STORE / "extend").put(SLUG, "b", reply)
+    Store(STORE / "generate").put_image(SLUG, "c", "dall-e-2", png())
+    Store(STORE / "generate").put(SLUG, "d", {"model": "dall-e-2", "failure": "refused"})
     whole = budget.load()
     assert (whole.calls, whole.usd) == (4, pytest.approx(2 * 3.5 + 0.016))
     Path("params.yaml").write_text(text.replace("max_calls: 7", "max_calls: null"))
@@ -160,17 +163,17 @@ def test_the_cap_covers_the_stores_of_all_stages(tmp_path, monkeypatch):
 
 def test_cost_json_sums_up_the_stages_and_says_where_a_price_is_missing():
     asked = {"calls": 2, "prompt_tokens": 3, "completion_tokens": 4}
-    costs = {"describe": budget.priced(PRICES, "m", "m", **asked), "generate": Cost(1, 2, 3, 4, 0.5)}
-    assert budget.summary(costs)["total"] == {
+    costs = {"describe": priced(PRICES, "m", "m", **asked), "generate": Cost(1, 2, 3, 4, 0.5)}
+    assert cost_summary(costs)["total"] == {
         "calls": 3, "images": 2, "prompt_tokens": 6, "completion_tokens": 8, "usd": 7.5,
     }  # fmt: skip
-    costs["extend"] = budget.priced(PRICES, "other", "m", **asked)
-    assert budget.summary(costs)["total"]["usd"] is None
-    usd = {row["stage"]: row["value"] for row in budget.plot_rows(costs) if row["measure"] == "USD"}
+    costs["extend"] = priced(PRICES, "other", "m", **asked)
+    assert cost_summary(costs)["total"]["usd"] is None
+    usd = {row["stage"]: row["value"] for row in cost_rows(costs) if row["measure"] == "USD"}
     assert usd == {"describe": 7.0, "generate": 0.5}  # no bar for extend, whose model has no price
-    assert budget.priced(PRICES, "other", "m", 0, 0, 0, images=2).usd == 10
+    assert priced(PRICES, "other", "m", 0, 0, 0, images=2).usd == 10
 
 
 def test_half_a_price_of_tokens_is_an_error():
     with pytest.raises(ValueError, match="input and output, both"):
-        params.Price(input=1.0)
+        Price(input=1.0)

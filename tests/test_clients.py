@@ -19,12 +19,28 @@ from openai_server import Body, Fault, Reset, Script, chat_body, said
 from PIL import Image, PngImagePlugin
 from tiny import save_clip
 
-from ltgc import artifacts, images, params, progress, server, shards
-from ltgc.artifacts import Attempt, ClassRecord, ExistingDescription, ExtendedDescription, ImageRecord
-from ltgc.errors import LTGCError
-from ltgc.llm import Chat, Reply
-from ltgc.store import Store
-from ltgc.t2i import Drawing, OpenAIPainter
+from ltgc.clients import server
+from ltgc.clients.chat import Chat, Reply
+from ltgc.clients.chat_cache import ChatCache
+from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.painter import Drawing
+from ltgc.clients.store import Store
+from ltgc.clients.tally import Tally
+from ltgc.data import images, shards
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ExistingDescription,
+    ExtendedDescription,
+)
+from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, REJECTED, Attempt
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.servers import ChatSettings, T2ISettings
 from stages import describe, extend, generate, templates
 
 ROOT = Path(__file__).parents[1]
@@ -39,23 +55,23 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
     return running_server
 
 
-def chat_section(script: Script, **changes) -> params.Chat:
+def chat_section(script: Script, **changes) -> ChatSettings:
     section = {
         "base_url": script.base_url, "model": "m", "api_key_env": "TEST_KEY", "temperature": 0.5, "seed": 1,
         "max_tokens": 100, "timeout": 5, "retries": 0, "concurrency": 4,
     }  # fmt: skip
-    return params.Chat.model_validate(section | changes)
+    return ChatSettings.model_validate(section | changes)
 
 
-def t2i_section(script: Script, **changes) -> params.T2I:
+def t2i_section(script: Script, **changes) -> T2ISettings:
     section = {
         "backend": "openai", "base_url": script.base_url, "model": "m", "api_key_env": "TEST_KEY", "size": "64x64",
         "send_seed": True, "seed": 1, "timeout": 5, "retries": 0, "concurrency": 4,
     }  # fmt: skip
-    return params.T2I.model_validate(section | changes)
+    return T2ISettings.model_validate(section | changes)
 
 
-def ask(section: params.Chat, folder: Path, *questions: str) -> list[Reply]:
+def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
         with server.running(llm=section) as (llm,), Store(folder) as store:
             async with Chat(llm, store) as chat:
@@ -65,7 +81,7 @@ def ask(section: params.Chat, folder: Path, *questions: str) -> list[Reply]:
     return asyncio.run(all_of_them())
 
 
-def draw(section: params.T2I, folder: Path, *prompts: tuple[str, int]) -> list[Drawing]:
+def draw(section: T2ISettings, folder: Path, *prompts: tuple[str, int]) -> list[Drawing]:
     async def all_of_them() -> list[Drawing]:
         with server.running(t2i=section) as (t2i,), Store(folder) as store:
             async with OpenAIPainter(t2i, store) as painter:
@@ -124,7 +140,7 @@ def test_images_are_known_by_their_pixels(tmp_path):
     def key(data: bytes) -> str:
         url = "data:image/png;base64," + base64.b64encode(data).decode()
         question = HumanMessage([{"type": "image_url", "image_url": {"url": url}}])
-        return store.cache(SLUG, [question], model="m", max_tokens=9).key
+        return ChatCache(store, SLUG, [question], {"model": "m", "max_tokens": 9}).key
 
     assert key(png()) == key(png(comment="packed otherwise")) != key(png("blue"))
     assert key(png(size=(2, 8))) != key(png(size=(8, 2)))
@@ -398,7 +414,7 @@ def test_the_first_error_a_user_can_mend_cancels_the_rest():
         return i
 
     with pytest.raises(LTGCError, match="the key is wrong"):
-        asyncio.run(progress.run_all("x", range(10), work, progress.Tally()))
+        asyncio.run(run_all("x", range(10), work, Tally()))
 
 
 def test_at_most_so_many_are_under_way_and_results_keep_their_order(capfd):
@@ -412,9 +428,7 @@ def test_at_most_so_many_are_under_way_and_results_keep_their_order(capfd):
         assert most <= 3
         return -i
 
-    assert asyncio.run(progress.run_all("count", range(9), work, progress.Tally(1, 2, 3), 3)) == [
-        -i for i in range(9)
-    ]
+    assert asyncio.run(run_all("count", range(9), work, Tally(1, 2, 3), 3)) == [-i for i in range(9)]
     assert "count: 9 in" in (out := capfd.readouterr().err) and "1 calls, 3 tokens, 2 from the store" in out
 
 
@@ -434,7 +448,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     write_params(section)
     classes, images = [], []
     for label, (name, count) in enumerate({"rose": 9, "<tulip>/": 2}.items()):
-        slug = artifacts.slug(label, name)
+        slug = class_slug(label, name)
         classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
         for i in range(count):
             path = tmp_path / f"photos/{slug}/{i}.png"
@@ -442,8 +456,8 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             path.write_bytes(png(f"#{label}{i}0000"[:7], secret="metadata"))
             record = ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train")
             images.append(record)
-    artifacts.write_records_csv(artifacts.CLASSES, classes, ClassRecord)
-    artifacts.write_records_csv(artifacts.MANIFEST, images, ImageRecord)
+    files.write_records_csv(CLASSES, classes, ClassRecord)
+    files.write_records_csv(MANIFEST, images, ImageRecord)
     return tmp_path
 
 
@@ -462,7 +476,7 @@ def answer(request: dict) -> str:
 def test_only_tail_classes_are_described_and_extended_and_each_class_gets_a_template(script, world, capfd):
     script.chat = answer
     describe.main()
-    existing = artifacts.read_jsonl(artifacts.EXISTING, ExistingDescription)
+    existing = files.read_jsonl(EXISTING, ExistingDescription)
     assert [(e.label, e.image, e.kept, e.replies) for e in existing] == [
         (1, "0001-tulip/0.png", True, 1),
         (1, "0001-tulip/1.png", True, 1),
@@ -471,16 +485,16 @@ def test_only_tail_classes_are_described_and_extended_and_each_class_gets_a_temp
     assert "data:image/png;base64," in sent and "c2VjcmV0" not in sent  # "secret" in base64
 
     extend.main()
-    extended = artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)
+    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
     assert [(e.label, e.index, e.round, e.kept) for e in extended] == [(1, i, i + 1, True) for i in range(3)]
 
     templates.main()
-    rose, tulip = (json.loads(line) for line in artifacts.TEMPLATES.read_text().splitlines())
+    rose, tulip = (json.loads(line) for line in TEMPLATES.read_text().splitlines())
     assert (rose["template"], rose["source"]) == ("A photo of the class rose with petals.", "llm")
     assert (tulip["template"], tulip["source"]) == ("A photo of the class <tulip>/.", "class_name")
     assert tulip["reason"] == "not_in_template"
     assert "its name stands in (not_in_template: <tulip>/)" in capfd.readouterr().err
-    counts = artifacts.read_json(artifacts.CALLS / "templates.json")
+    counts = files.read_json(CALLS / "templates.json")
     assert counts == {
         "calls": 4, "prompt_tokens": 40, "completion_tokens": 12, "rejected_replies": 3,
         "failures": {"not_in_template": 3},
@@ -500,7 +514,7 @@ def test_a_stage_that_was_stopped_pays_only_for_the_rest_and_ends_the_same(scrip
     describe.main()
     with pytest.raises(LTGCError, match="check the key"):
         extend.main()
-    assert not artifacts.EXTENDED.exists()
+    assert not EXTENDED.exists()
     script.chat = answer
     extend.main()
     assert script.calls == describe_calls + 1 + 1 + 2  # one was paid for, one failed, two were left
@@ -521,21 +535,19 @@ def test_without_a_tail_nothing_is_asked_and_empty_artifacts_are_written(script,
     for stage in (describe, extend, templates, generate):
         stage.main()
     assert script.calls == 0
-    assert [artifacts.EXISTING.read_text(), artifacts.EXTENDED.read_text(), artifacts.ATTEMPTS.read_text()] == [
-        ""
-    ] * 3
-    assert artifacts.ACCEPTED.is_dir() and artifacts.REJECTED.is_dir()
-    assert all((artifacts.STORE / name).is_dir() for name in ("describe", "extend", "templates", "generate"))
-    assert "A photo of the class rose." in artifacts.TEMPLATES.read_text()
+    assert [EXISTING.read_text(), EXTENDED.read_text(), ATTEMPTS.read_text()] == [""] * 3
+    assert ACCEPTED.is_dir() and REJECTED.is_dir()
+    assert all((STORE / name).is_dir() for name in ("describe", "extend", "templates", "generate"))
+    assert "A photo of the class rose." in TEMPLATES.read_text()
     for name in ("describe", "extend", "templates", "generate"):
-        assert artifacts.read_json(artifacts.CALLS / f"{name}.json")["calls"] == 0
+        assert files.read_json(CALLS / f"{name}.json")["calls"] == 0
 
 
 def test_a_stage_fails_when_every_request_failed_and_says_what_the_server_said(script, world):
     script.chat = lambda request: Fault(400, message="temperature does not support 0.2")
     with pytest.raises(LTGCError, match=r"set vision.temperature: null; it said: .*does not support 0\.2"):
         describe.main()
-    assert not artifacts.EXISTING.exists()
+    assert not EXISTING.exists()
 
 
 def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script, world):
@@ -550,16 +562,14 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
         for i, place in ((3, "rain"), (0, "snow"))
     ]
     records.append(records[0].model_copy(update={"index": 1, "kept": False, "reason": "repeats"}))
-    artifacts.write_jsonl(artifacts.EXTENDED, records)
+    files.write_jsonl(EXTENDED, records)
     names = ("rose", "<tulip>/")
-    artifacts.write_jsonl(
-        artifacts.TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, names)]
-    )
+    files.write_jsonl(TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, names)])
     script.chat = lambda request: "A photo of the class <tulip>/, better petals in rain."
     script.image = lambda request: png(f"#{request['seed'] % 0x1000000:06x}", comment=request["prompt"])
 
     generate.main()
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
     assert [(a.index, a.round, a.verdict, a.refines) for a in attempts] == [
         (0, 0, "refined", None),
         (0, 1, "rejected", "0001-tulip/0000-0"),
@@ -571,7 +581,7 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
         assert images.read(attempt.image) == png(f"#{attempt.seed % 0x1000000:06x}", comment=attempt.prompt)
         assert attempt.score is not None and attempt.threshold == 2.0
     assert attempts[0].prompt == "A photo of the class <tulip>/, petals in snow."
-    assert not list(artifacts.ACCEPTED.iterdir())
+    assert not list(ACCEPTED.iterdir())
 
     calls, made = script.calls, {name: contents(world / name) for name in ("generated", "store", "metrics")}
     generate.main()
@@ -580,9 +590,9 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     write_params(section)
     generate.main()
     assert script.calls == calls
-    (shard,) = artifacts.ACCEPTED.iterdir()
+    (shard,) = ACCEPTED.iterdir()
     assert shards.names(shard) == ["0000-0.png", "0000-0.json", "0003-0.png", "0003-0.json"]
-    assert not contents(artifacts.REJECTED)
+    assert not contents(REJECTED)
 
     section["filter"]["threshold"] = 2.0
     section["llm"]["model"] = "another"
@@ -609,24 +619,24 @@ def test_generate_draws_on_this_machine_where_the_backend_says_so(script, world,
     write_params(section)
     kept: dict[str, Any] = {"features": "a", "scene": "b", "kept": True, "reason": None, "round": 1}
     texts = ["A photo of the class <tulip>/, red.", "A photo of the class <tulip>/, red" + " and red" * 20]
-    artifacts.write_jsonl(
-        artifacts.EXTENDED,
+    files.write_jsonl(
+        EXTENDED,
         [
             ExtendedDescription(label=1, class_name="<tulip>/", index=i, description=text, **kept)
             for i, text in enumerate(texts)
         ],
     )
-    artifacts.write_jsonl(
-        artifacts.TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, ("rose", "<tulip>/"))]
+    files.write_jsonl(
+        TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, ("rose", "<tulip>/"))]
     )
     generate.main()
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
     assert [(a.index, a.verdict, a.prompt) for a in attempts] == [(i, "accepted", t) for i, t in enumerate(texts)]
-    assert artifacts.read_json(artifacts.CALLS / "generate.json")["prompts_cut"] == 1
+    assert files.read_json(CALLS / "generate.json")["prompts_cut"] == 1
     assert "1 prompts were cut" in capfd.readouterr().err
     assert script.calls == 0  # no server is asked
 
 
 def class_of(name: str) -> ClassRecord:
-    (found,) = [c for c in artifacts.read_csv(artifacts.CLASSES, ClassRecord) if c.name == name]
+    (found,) = [c for c in files.read_csv(CLASSES, ClassRecord) if c.name == name]
     return found

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import MODEL, PREPROCESS, load_clip, save_clip
+from tiny import MODEL, PREPROCESS, load_tiny, save_clip
 
-from ltgc import clip, params
-from ltgc.errors import LTGCError
+from ltgc.clip.encoder import Clip
+from ltgc.clip.weights import load_clip, locate_clip
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.clip import ClipSettings
 
 COMMIT = "1234567890" * 4
 WEIGHTS = "open_clip_model.safetensors"
@@ -59,8 +61,8 @@ def on_hub(hub: Path, saved: Path, repository: str, commit: str = COMMIT) -> Pat
     return snapshot
 
 
-def load(model: str, pretrained: str | None = None, revision: str | None = None) -> clip.Clip:
-    return clip.load(params.Clip(model=model, pretrained=pretrained, revision=revision), "cpu")
+def load(model: str, pretrained: str | None = None, revision: str | None = None) -> Clip:
+    return load_clip(ClipSettings(model=model, pretrained=pretrained, revision=revision), "cpu")
 
 
 def error(model: str, pretrained: str | None = None, revision: str | None = None) -> str:
@@ -70,7 +72,7 @@ def error(model: str, pretrained: str | None = None, revision: str | None = None
     return str(caught.value)
 
 
-def same_weights(model: clip.Clip, saved: Path) -> bool:
+def same_weights(model: Clip, saved: Path) -> bool:
     return torch.equal(model.model.visual.proj, load_file(saved / WEIGHTS)["visual.proj"])
 
 
@@ -81,17 +83,17 @@ def test_a_folder_is_pinned_by_what_sha256sum_prints_of_all_its_files(saved):
     listing = subprocess.run("sha256sum * | sha256sum", shell=True, cwd=saved, check=True, stdout=subprocess.PIPE)
     revision = f"sha256:{listing.stdout.decode().split()[0]}"
     assert same_weights(load(f"local-dir:{saved}", revision=revision), saved)
-    assert clip.locate(params.Clip(model=f"local-dir:{saved}", pretrained=None)).revision == revision
+    assert locate_clip(ClipSettings(model=f"local-dir:{saved}", pretrained=None)).revision == revision
 
 
 def test_another_model_than_the_pinned_one_is_an_error_that_says_what_it_is(saved, tmp_path):
     copy = tmp_path / "clip"
     shutil.copytree(saved, copy)
-    pinned = clip.locate(params.Clip(model=f"local-dir:{copy}", pretrained=None)).revision
+    pinned = locate_clip(ClipSettings(model=f"local-dir:{copy}", pretrained=None)).revision
     config = json.loads((copy / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["mean"] = [0.1, 0.1, 0.1]
     (copy / "open_clip_config.json").write_text(json.dumps(config))
-    now = clip.locate(params.Clip(model=f"local-dir:{copy}", pretrained=None)).revision
+    now = locate_clip(ClipSettings(model=f"local-dir:{copy}", pretrained=None)).revision
     message = error(f"local-dir:{copy}", revision=pinned)
     assert message.startswith("clip.revision:") and now in message and pinned in message
 
@@ -105,7 +107,7 @@ def test_a_safetensors_file_loads_into_a_named_architecture_and_is_pinned_by_its
 
 def test_a_hub_model_loads_from_the_cache_and_is_pinned_by_its_commit(hub, saved):
     on_hub(hub, saved, "someone/flowers")
-    source = clip.locate(params.Clip(model="hf-hub:someone/flowers", pretrained=None))
+    source = locate_clip(ClipSettings(model="hf-hub:someone/flowers", pretrained=None))
     assert source.revision == COMMIT
     model = load("hf-hub:someone/flowers", revision=COMMIT)
     assert same_weights(model, saved)
@@ -186,7 +188,7 @@ def test_a_broken_folder_is_one_clear_line_and_never_random_weights(saved, tmp_p
 
 
 def test_pixels_normalised_in_a_batch_are_open_clips_preprocessing_to_the_bit(saved):
-    model = load_clip(f"local-dir:{saved}")
+    model = load_tiny(f"local-dir:{saved}")
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (20, 24 + i, 3), dtype=np.uint8)) for i in range(5)]
     batch = model.normalise(torch.stack([model.pixels(picture) for picture in pictures]))
@@ -197,8 +199,8 @@ def test_pixels_normalised_in_a_batch_are_open_clips_preprocessing_to_the_bit(sa
 
 
 @pytest.fixture(scope="module")
-def reader(saved: Path) -> clip.Clip:
-    return load_clip(f"local-dir:{saved}")  # reads 16 tokens
+def reader(saved: Path) -> Clip:
+    return load_tiny(f"local-dir:{saved}")  # reads 16 tokens
 
 
 LONG = "A photo of the class rose with red petals, yellow thorns, round leaves, long stamens."
@@ -242,7 +244,7 @@ def test_the_features_of_a_long_text_are_those_of_its_cut_form_and_the_terminal_
 
 
 def test_the_embedded_clip_cuts_its_texts_too():
-    model = load_clip(f"local-dir:{Path(__file__).parents[1] / 'embedded/clip'}")
+    model = load_tiny(f"local-dir:{Path(__file__).parents[1] / 'embedded/clip'}")
     long = "A photo of the class rose with " + ", ".join(f"{n} red petals" for n in ["five", "six"] * 20) + "."
     found = model.fitting([long])[0]
     assert found.endswith("red petals.") and long.startswith(found[:-1]) and len(found) < len(long)

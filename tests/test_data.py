@@ -9,9 +9,23 @@ import pytest
 import yaml
 from PIL import Image
 
-from ltgc import artifacts, data, images, params, verify
-from ltgc.artifacts import ClassRecord, Finding, ImageRecord
-from ltgc.errors import LTGCError
+from ltgc.data import images
+from ltgc.data.dataset import Dataset, prepare_dataset
+from ltgc.data.inspection import IMAGES_PER_WORKER
+from ltgc.data.roots import image_root
+from ltgc.data.splits import long_tail_profile, shot_group
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import (
+    CLASSES,
+    DRAWN_IMAGES,
+    FINDINGS,
+    MANIFEST,
+    ClassRecord,
+    Finding,
+    ImageRecord,
+)
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.data import DataSettings
 
 ROOT = Path(__file__).parents[1]
 CLOTHING = ROOT / "../shared/data/clothing"
@@ -23,7 +37,7 @@ def put(folder: Path, count: int, suffix: str = ".jpg", start: int = 0) -> None:
         Image.new("RGB", (8, 8), (number % 256, 40, 90)).save(folder / f"{number:03d}{suffix}")
 
 
-def section(root: Path, **changes: object) -> params.Data:
+def section(root: Path, **changes: object) -> DataSettings:
     values: dict[str, object] = {
         "source": "folder",
         "root": root,
@@ -40,10 +54,10 @@ def section(root: Path, **changes: object) -> params.Data:
         "on_bad_image": "error",
         "long_tail": {"head": None, "ratio": 100},
     }
-    return params.Data.model_validate(values | changes)
+    return DataSettings.model_validate(values | changes)
 
 
-def counts(dataset: data.Dataset) -> dict[str, tuple[int, int, int]]:
+def counts(dataset: Dataset) -> dict[str, tuple[int, int, int]]:
     return {c.name: (c.train, c.val, c.test) for c in dataset.classes}
 
 
@@ -53,7 +67,7 @@ def test_split_folders_are_read_whatever_validation_is_called(tmp_path: Path) ->
         for split, count in (("train", 3), (name, 2), ("test", 1)):
             put(root / split / "red_fox", count)
             put(root / split / "t-shirt", count)
-        dataset = data.prepare(section(root))
+        dataset = prepare_dataset(section(root))
         assert counts(dataset) == {"red fox": (3, 2, 1), "t-shirt": (3, 2, 1)}
         assert [c.label for c in dataset.classes] == [0, 1]
         assert all((root / image.path).is_file() for image in dataset.images)
@@ -62,23 +76,23 @@ def test_split_folders_are_read_whatever_validation_is_called(tmp_path: Path) ->
 def test_a_source_without_validation_is_fine(tmp_path: Path) -> None:
     put(tmp_path / "train" / "a", 2)
     put(tmp_path / "test" / "a", 1)
-    assert counts(data.prepare(section(tmp_path))) == {"a": (2, 0, 1)}
+    assert counts(prepare_dataset(section(tmp_path))) == {"a": (2, 0, 1)}
 
 
 def test_one_folder_is_split_by_fraction_within_each_class(tmp_path: Path) -> None:
     put(tmp_path / "a", 40)
     put(tmp_path / "b", 2)
     put(tmp_path / "train", 3)  # a class may be called train
-    assert counts(data.prepare(section(tmp_path))) == {"a": (28, 4, 8), "b": (1, 0, 1), "train": (2, 0, 1)}
+    assert counts(prepare_dataset(section(tmp_path))) == {"a": (28, 4, 8), "b": (1, 0, 1), "train": (2, 0, 1)}
     greedy = section(tmp_path, test_fraction=0.9, val_fraction=0.09)
-    assert all(train >= 1 and test >= 1 for train, _, test in counts(data.prepare(greedy)).values())
+    assert all(train >= 1 and test >= 1 for train, _, test in counts(prepare_dataset(greedy)).values())
 
 
 def test_the_split_depends_on_the_seed_and_one_more_image_moves_no_other(tmp_path: Path) -> None:
     put(tmp_path / "a", 30)
 
     def split(seed: int) -> dict[str, str]:
-        return {image.path: image.split for image in data.prepare(section(tmp_path, seed=seed)).images}
+        return {image.path: image.split for image in prepare_dataset(section(tmp_path, seed=seed)).images}
 
     before = split(0)
     assert split(0) == before
@@ -95,16 +109,16 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(tmp_path: Path) ->
 
 
 def test_shot_groups_follow_the_papers_bounds() -> None:
-    assert [data.shot(n) for n in (1, 19, 20, 100, 101)] == ["few", "few", "medium", "medium", "many"]
+    assert [shot_group(n) for n in (1, 19, 20, 100, 101)] == ["few", "few", "medium", "medium", "many"]
 
 
 def test_the_long_tail_profile_is_that_of_cifar_lt() -> None:
     # Cao et al. 2019: 100 classes, 500 images, ratio 100: 10,847 training images.
-    profile = data.long_tail_profile(500, 100, 100)
+    profile = long_tail_profile(500, 100, 100)
     assert (profile[0], profile[-1], sum(profile)) == (500, 5, 10_847)
-    assert data.long_tail_profile(98, 49, 2) == [98, 2]
-    assert data.long_tail_profile(3, 100, 3) == [3, 1, 1]
-    assert data.long_tail_profile(7, 100, 1) == [7]
+    assert long_tail_profile(98, 49, 2) == [98, 2]
+    assert long_tail_profile(3, 100, 3) == [3, 1, 1]
+    assert long_tail_profile(7, 100, 1) == [7]
 
 
 def test_the_long_tail_takes_training_images_only_and_orders_classes_by_size(tmp_path: Path) -> None:
@@ -113,12 +127,12 @@ def test_the_long_tail_takes_training_images_only_and_orders_classes_by_size(tmp
         put(tmp_path / "val" / name, 5)
         put(tmp_path / "test" / name, 4)
     tail = section(tmp_path, long_tail={"head": 20, "ratio": 10})
-    assert counts(data.prepare(tail)) == {"a": (6, 5, 4), "b": (20, 5, 4), "c": (2, 5, 4)}
-    assert data.prepare(tail) == data.prepare(tail)
+    assert counts(prepare_dataset(tail)) == {"a": (6, 5, 4), "b": (20, 5, 4), "c": (2, 5, 4)}
+    assert prepare_dataset(tail) == prepare_dataset(tail)
     other = tail.model_copy(update={"seed": 1})
-    assert data.prepare(other).images != data.prepare(tail).images
+    assert prepare_dataset(other).images != prepare_dataset(tail).images
     longer = section(tmp_path, long_tail={"head": 1000, "ratio": 2})
-    assert counts(data.prepare(longer))["b"] == (30, 5, 4)  # never more than there are
+    assert counts(prepare_dataset(longer))["b"] == (30, 5, 4)  # never more than there are
 
 
 def test_files_that_are_no_images_are_counted_by_reason(tmp_path: Path) -> None:
@@ -130,7 +144,7 @@ def test_files_that_are_no_images_are_counted_by_reason(tmp_path: Path) -> None:
     (tmp_path / "train" / "a" / ".DS_Store").write_text("x")
     (tmp_path / "train" / "loose.jpg").write_text("x")
     (tmp_path / "LICENSE").write_text("x")
-    dataset = data.prepare(section(tmp_path))
+    dataset = prepare_dataset(section(tmp_path))
     assert counts(dataset) == {"a": (3, 0, 1)}
     assert sorted((file.path, file.reason) for file in dataset.findings) == [
         ("LICENSE", "outside train/, val/ and test/"),
@@ -163,8 +177,8 @@ def test_a_bad_image_is_an_error_that_names_it_or_is_skipped_with_its_reason(tmp
     put(tmp_path / "test" / "a", 1)
     reasons = spoil(tmp_path)
     with pytest.raises(LTGCError, match=r"train/a/cut\.jpg: truncated.*and 4 more.*data\.on_bad_image"):
-        data.prepare(section(tmp_path))
-    dataset = data.prepare(section(tmp_path, on_bad_image="skip"))
+        prepare_dataset(section(tmp_path))
+    dataset = prepare_dataset(section(tmp_path, on_bad_image="skip"))
     assert counts(dataset) == {"a": (2, 0, 1)}
     assert [file.path for file in dataset.findings if file.kind == "bad"] == list(reasons)
     assert all(reasons[file.path] in file.reason for file in dataset.findings)
@@ -178,7 +192,7 @@ def test_odd_but_readable_images_are_taken(tmp_path: Path) -> None:
     Image.new("I;16", (8, 8)).save(train / "grey16.png")
     frames = [Image.new("P", (8, 8), colour) for colour in (1, 2)]
     frames[0].save(train / "animated.gif", save_all=True, append_images=frames[1:])
-    assert counts(data.prepare(section(tmp_path))) == {"a": (3, 0, 1)}
+    assert counts(prepare_dataset(section(tmp_path))) == {"a": (3, 0, 1)}
 
 
 @pytest.mark.parametrize(
@@ -202,12 +216,12 @@ def test_a_folder_that_makes_no_data_set_is_refused_by_name(
     for folder, count in layout.items():
         put(tmp_path / folder, count)
     with pytest.raises(LTGCError, match=message):
-        data.prepare(section(tmp_path))
+        prepare_dataset(section(tmp_path))
 
 
 def test_a_missing_root_is_refused_by_key(tmp_path: Path) -> None:
     with pytest.raises(LTGCError, match=r"data\.root: .*gone"):
-        data.prepare(section(tmp_path / "gone"))
+        prepare_dataset(section(tmp_path / "gone"))
 
 
 def test_a_file_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
@@ -215,7 +229,7 @@ def test_a_file_name_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "test" / "a", 1)
     (tmp_path / "test" / "a" / "000.jpg").rename(str(tmp_path / "test" / "a" / "x\udcff.jpg"))
     with pytest.raises(LTGCError, match="not UTF-8"):
-        data.prepare(section(tmp_path))
+        prepare_dataset(section(tmp_path))
 
 
 def test_any_folder_name_is_a_class_and_none_reaches_a_path_raw(tmp_path: Path) -> None:
@@ -223,7 +237,7 @@ def test_any_folder_name_is_a_class_and_none_reaches_a_path_raw(tmp_path: Path) 
     for name in names:
         put(tmp_path / "train" / name, 2)
         put(tmp_path / "test" / name, 1)
-    dataset = data.prepare(section(tmp_path))
+    dataset = prepare_dataset(section(tmp_path))
     assert {c.name for c in dataset.classes} == {*names[:-1], "a,b c"}
     for slug in (c.slug for c in dataset.classes):
         assert slug.isascii() and len(slug) < 50 and not set(slug) & set('/\\."<> ')
@@ -232,12 +246,12 @@ def test_any_folder_name_is_a_class_and_none_reaches_a_path_raw(tmp_path: Path) 
 def test_the_embedded_source_says_so_when_it_was_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "embedded.wildflowers", None)
     with pytest.raises(LTGCError, match="embedded/"):
-        data.prepare(section(tmp_path, source="wildflowers"))
+        prepare_dataset(section(tmp_path, source="wildflowers"))
 
 
 def test_drawn_sources_keep_their_images_in_data_images(tmp_path: Path) -> None:
-    assert data.image_root(section(tmp_path, source="wildflowers")) == Path("data/images")
-    assert data.image_root(section(tmp_path)) == tmp_path
+    assert image_root(section(tmp_path, source="wildflowers")) == Path("data/images")
+    assert image_root(section(tmp_path)) == tmp_path
 
 
 def stage(folder: Path, root: Path, **changes: object) -> subprocess.CompletedProcess[str]:
@@ -259,11 +273,11 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     put(root / "train" / "a", 25)
     put(root / "test" / "a", 2)
     assert stage(tmp_path, root).returncode == 0
-    manifest = tmp_path / artifacts.MANIFEST
-    assert len(artifacts.read_csv(manifest, ImageRecord)) == 27
-    (only,) = artifacts.read_csv(tmp_path / artifacts.CLASSES, ClassRecord)
+    manifest = tmp_path / MANIFEST
+    assert len(files.read_csv(manifest, ImageRecord)) == 27
+    (only,) = files.read_csv(tmp_path / CLASSES, ClassRecord)
     assert (only.name, only.train, only.shot) == ("a", 25, "medium")
-    assert list((tmp_path / artifacts.DRAWN_IMAGES).iterdir()) == []
+    assert list((tmp_path / DRAWN_IMAGES).iterdir()) == []
 
     reasons = spoil(root)
     before = manifest.read_bytes()
@@ -277,13 +291,13 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     skipped = stage(tmp_path, root, on_bad_image="skip")
     assert skipped.returncode == 0
     assert "5 bad images left out" in skipped.stderr and "cut.jpg" in skipped.stderr
-    findings = artifacts.read_csv(tmp_path / artifacts.FINDINGS, Finding)
+    findings = files.read_csv(tmp_path / FINDINGS, Finding)
     assert [f.path for f in findings if f.kind == "bad"] == list(reasons)
 
 
 @pytest.mark.skipif(not CLOTHING.is_dir(), reason="no real photos here")
 def test_real_photos_become_an_exponential_long_tail() -> None:
-    dataset = data.prepare(section(CLOTHING, long_tail={"head": 400, "ratio": 80}))
+    dataset = prepare_dataset(section(CLOTHING, long_tail={"head": 400, "ratio": 80}))
     by_size = sorted((c.train for c in dataset.classes), reverse=True)
     assert by_size == [400, 245, 151, 92, 57, 35, 21, 13, 8, 5]
     assert (sum(c.val for c in dataset.classes), sum(c.test for c in dataset.classes)) == (341, 372)
@@ -295,8 +309,8 @@ def test_many_images_are_checked_by_several_processes_with_the_same_result(tmp_p
     put(tmp_path / "test" / "a", 1)
     reasons = spoil(tmp_path)
     (tmp_path / "train" / "a" / "huge.png").unlink()
-    for copy in range(2 * verify.IMAGES_PER_WORKER):
+    for copy in range(2 * IMAGES_PER_WORKER):
         shutil.copy(tmp_path / "train" / "a" / "000.jpg", tmp_path / "train" / "a" / f"c{copy}.jpg")
-    dataset = data.prepare(section(tmp_path, on_bad_image="skip"))
+    dataset = prepare_dataset(section(tmp_path, on_bad_image="skip"))
     assert [file.path for file in dataset.findings] == [path for path in reasons if "huge" not in path]
-    assert dataset.classes[0].train == 2 + 2 * verify.IMAGES_PER_WORKER
+    assert dataset.classes[0].train == 2 + 2 * IMAGES_PER_WORKER

@@ -14,8 +14,11 @@ from PIL import Image, ImageDraw
 from test_data import counts, put, section
 from torchvision import datasets
 
-from ltgc import data, verify
-from ltgc.errors import LTGCError
+from ltgc.data import near_duplicates
+from ltgc.data.dataset import prepare_dataset
+from ltgc.data.near_duplicates import nearest_hashes
+from ltgc.data.roots import image_root
+from ltgc.pipeline.errors import LTGCError
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ROOT / "../shared/data/splits"
@@ -49,7 +52,7 @@ def listed(root: Path, **changes: object):
 
 def test_lists_keep_their_labels_and_names_come_from_the_class_name_file(tmp_path: Path) -> None:
     two_classes(tmp_path)
-    dataset = data.prepare(listed(tmp_path))
+    dataset = prepare_dataset(listed(tmp_path))
     assert counts(dataset) == {"red fox": (3, 0, 1), "tench": (3, 0, 1)}
     assert [c.name for c in dataset.classes] == ["red fox", "tench"]
     assert dataset.images[0].path == "train/n00000002/000.jpg"
@@ -67,7 +70,7 @@ def test_lists_keep_their_labels_and_names_come_from_the_class_name_file(tmp_pat
 def test_the_formats_of_class_names_that_circulate(tmp_path: Path, names: str) -> None:
     two_classes(tmp_path)
     write(tmp_path, names_txt=names)
-    assert [c.name for c in data.prepare(listed(tmp_path)).classes] == ["red fox", "tench"]
+    assert [c.name for c in prepare_dataset(listed(tmp_path)).classes] == ["red fox", "tench"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_paths_begin_where_the_images_are_whatever_the_list_puts_before_them(
     for name in ("train.txt", "test.txt"):
         lines = (tmp_path / name).read_text().splitlines()
         (tmp_path / name).write_text("".join(f"{prefix}{line}\n" for line in lines))
-    images = [image.path for image in data.prepare(listed(tmp_path)).images]
+    images = [image.path for image in prepare_dataset(listed(tmp_path)).images]
     assert all((tmp_path / path).is_file() for path in images) and len(images) == 8
 
 
@@ -100,8 +103,8 @@ def test_validation_images_without_class_folders_and_another_image_root_are_foun
         (images / "val" / wnid / "050.jpg").rename(images / "val" / f"{label}.JPEG")
     (lists / "test.txt").write_text("val/n00000002/0.JPEG 0\nval/n00000001/1.JPEG 1\n")
     settings = listed(lists, images=images)
-    dataset = data.prepare(settings)
-    assert data.image_root(settings) == images
+    dataset = prepare_dataset(settings)
+    assert image_root(settings) == images
     assert [i.path for i in dataset.images if i.split == "test"] == ["val/0.JPEG", "val/1.JPEG"]
 
 
@@ -125,7 +128,7 @@ def test_a_wrong_list_is_named_with_its_line_or_key(tmp_path: Path, change: dict
     write(tmp_path, **{name: text for name, text in change.items() if name.endswith("_txt")})
     keys = {key: value for key, value in change.items() if not key.endswith("_txt")}
     with pytest.raises(LTGCError, match=message) as error:
-        data.prepare(listed(tmp_path, **keys))
+        prepare_dataset(listed(tmp_path, **keys))
     assert "\n" not in str(error.value)
 
 
@@ -133,12 +136,12 @@ def test_one_list_is_split_by_fraction_and_a_missing_image_is_a_bad_one(tmp_path
     two_classes(tmp_path)
     (tmp_path / "train/n00000001/002.jpg").unlink()
     one = listed(tmp_path, files={"train": "train.txt", "val": None, "test": None}, on_bad_image="skip")
-    dataset = data.prepare(one)
+    dataset = prepare_dataset(one)
     assert counts(dataset) == {"red fox": (2, 0, 1), "tench": (1, 0, 1)}
     assert [(f.kind, f.path, f.class_name) for f in dataset.findings] == [
         ("bad", "train/n00000001/002.jpg", "tench")
     ]
-    unseen = data.prepare(one.model_copy(update={"verify": False}))
+    unseen = prepare_dataset(one.model_copy(update={"verify": False}))
     assert unseen.findings == [] and sum(c.train + c.test for c in unseen.classes) == 6
 
 
@@ -151,7 +154,7 @@ def test_the_real_lists_of_places_lt(tmp_path: Path) -> None:
         first.parent.mkdir(parents=True, exist_ok=True)
         first.touch()
     (tmp_path / "names.txt").write_text((SPLITS / "Places_LT_classnames.txt").read_text())
-    dataset = data.prepare(listed(tmp_path, files=FILES | {"val": "val.txt"}, verify=False))
+    dataset = prepare_dataset(listed(tmp_path, files=FILES | {"val": "val.txt"}, verify=False))
     shots = [c.shot for c in dataset.classes]
     assert (len(shots), shots.count("many"), shots.count("medium"), shots.count("few")) == (365, 131, 163, 71)
     assert [sum(getattr(c, split) for c in dataset.classes) for split in ("train", "val", "test")] == [
@@ -192,7 +195,7 @@ def competition(root: Path, names: bool = True) -> None:
 def test_inaturalist_has_species_for_names_and_their_taxonomy_for_context(tmp_path: Path, suffix: str) -> None:
     competition(tmp_path)
     files = {"train": f"train.{suffix}", "val": None, "test": f"val.{suffix}"}
-    dataset = data.prepare(section(tmp_path, source="inaturalist", files=files, class_names="categories.json"))
+    dataset = prepare_dataset(section(tmp_path, source="inaturalist", files=files, class_names="categories.json"))
     assert counts(dataset) == {"Bellis perennis": (2, 0, 1), "Trogon rufus": (2, 0, 1)}
     assert [c.context for c in dataset.classes] == ["Plantae > Asterales > Asteraceae", "Animalia"]
 
@@ -201,14 +204,14 @@ def test_inaturalist_without_real_names_or_annotations_is_refused_by_key(tmp_pat
     competition(tmp_path, names=False)
     files = {"train": "train.json", "val": None, "test": "val.json"}
     with pytest.raises(LTGCError, match=r"names are numbers; set data\.class_names"):
-        data.prepare(section(tmp_path, source="inaturalist", files=files))
+        prepare_dataset(section(tmp_path, source="inaturalist", files=files))
     content = json.loads((tmp_path / "val.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps(content | {"annotations": []}))
     with pytest.raises(LTGCError, match=r"val\.json: image 4 has an image or an annotation only"):
-        data.prepare(section(tmp_path, source="inaturalist", files=files))
+        prepare_dataset(section(tmp_path, source="inaturalist", files=files))
     (tmp_path / "val.json").write_text("{}")
     with pytest.raises(LTGCError, match=r"val\.json: not the competition's JSON"):
-        data.prepare(section(tmp_path, source="inaturalist", files=files))
+        prepare_dataset(section(tmp_path, source="inaturalist", files=files))
 
 
 # --- csv ---
@@ -219,12 +222,12 @@ def test_a_table_has_names_or_labels_and_a_split_or_none(tmp_path: Path) -> None
     rows = ['x/000.jpg,"fox, red",train', 'x/001.jpg,"fox, red",Test', "x/002.jpg,cat,train", "x/003.jpg,cat,test"]
     write(tmp_path, images_csv="image,class,split\n" + "\n".join(rows))
     table = section(tmp_path, source="csv")
-    assert counts(data.prepare(table)) == {"cat": (1, 0, 1), "fox, red": (1, 0, 1)}
+    assert counts(prepare_dataset(table)) == {"cat": (1, 0, 1), "fox, red": (1, 0, 1)}
     unsplit = table.model_copy(update={"table": table.table.model_copy(update={"split": None})})
-    assert counts(data.prepare(unsplit)) == {"cat": (1, 0, 1), "fox, red": (1, 0, 1)}
+    assert counts(prepare_dataset(unsplit)) == {"cat": (1, 0, 1), "fox, red": (1, 0, 1)}
     write(tmp_path, images_csv="image,class,split\nx/000.jpg,0,train\nx/001.jpg,0,test\n", names_txt="fox\n")
     labelled = section(tmp_path, source="csv", class_names="names.txt")
-    assert counts(data.prepare(labelled)) == {"fox": (1, 0, 1)}
+    assert counts(prepare_dataset(labelled)) == {"fox": (1, 0, 1)}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +242,7 @@ def test_a_table_has_names_or_labels_and_a_split_or_none(tmp_path: Path) -> None
 def test_a_wrong_table_is_named_with_its_line_or_column(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, images_csv=text)
     with pytest.raises(LTGCError, match=message):
-        data.prepare(section(tmp_path, source="csv"))
+        prepare_dataset(section(tmp_path, source="csv"))
 
 
 # --- cifar ---
@@ -272,14 +275,14 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cifar_is_drawn_as_png_files_of_the_images_that_the_long_tail_keeps(cifar: Path, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn"
     settings = section(cifar, source="cifar10", long_tail={"head": 20, "ratio": 10})
-    dataset = data.prepare(settings, drawn)
+    dataset = prepare_dataset(settings, drawn)
     assert counts(dataset) == {"airplane": (20, 0, 10), "automobile": (2, 0, 10)}
     assert sorted(i.path for i in dataset.images) == sorted(
         p.relative_to(drawn).as_posix() for p in drawn.rglob("*.png")
     )
     first = datasets.CIFAR10(cifar, train=False)[0][0]
     assert np.array_equal(np.asarray(Image.open(drawn / "test/0000-airplane/0000.png")), np.asarray(first))
-    assert data.image_root(settings) == Path("data/images")
+    assert image_root(settings) == Path("data/images")
 
 
 def test_a_cifar_batch_that_is_not_the_official_one_is_refused_before_it_is_unpickled(
@@ -293,7 +296,7 @@ def test_a_cifar_batch_that_is_not_the_official_one_is_refused_before_it_is_unpi
 
     (cifar / datasets.CIFAR10.base_folder / "test_batch").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(LTGCError, match=r"cifar-10-batches-py is not there or not the official files"):
-        data.prepare(section(cifar, source="cifar10"), tmp_path / "drawn")
+        prepare_dataset(section(cifar, source="cifar10"), tmp_path / "drawn")
     assert not touched.exists()
 
 
@@ -330,7 +333,7 @@ def test_converted_images_are_used_and_listed_with_what_they_were(tmp_path: Path
     (train / "deep_rgb.png").write_bytes(png_of_16_bits())
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(train / "moving.gif", save_all=True, append_images=frames[1:])
-    dataset = data.prepare(section(tmp_path))
+    dataset = prepare_dataset(section(tmp_path))
     assert dataset.classes[0].train == 5
     assert [(f.kind, f.path, f.reason, f.split) for f in dataset.findings] == [
         ("converted", "train/a/cmyk.jpg", "CMYK", "train"),
@@ -344,7 +347,7 @@ def test_the_pixel_limit_is_a_parameter(tmp_path: Path) -> None:
     put(tmp_path / "train" / "a", 1)
     put(tmp_path / "test" / "a", 1)
     with pytest.raises(LTGCError, match="8 x 8 pixels: over the limit of 63"):
-        data.prepare(section(tmp_path, max_pixels=63))
+        prepare_dataset(section(tmp_path, max_pixels=63))
 
 
 def test_test_images_that_nearly_are_training_images_are_listed_with_their_twin(tmp_path: Path) -> None:
@@ -357,16 +360,16 @@ def test_test_images_that_nearly_are_training_images_are_listed_with_their_twin(
     # Smaller, another format, lossy: the same picture all the same. Flat images have nothing to compare.
     scene(2).resize((64, 64)).save(tmp_path / "test/a/again.jpg", quality=60)
     (tmp_path / "test/a/again.png").unlink()
-    dataset = data.prepare(section(tmp_path, near_duplicates=4))
+    dataset = prepare_dataset(section(tmp_path, near_duplicates=4))
     (found,) = dataset.findings
     assert (found.kind, found.path, found.other) == ("near_duplicate", "test/a/again.jpg", "train/a/two.png")
     assert (found.split, found.class_name) == ("test", "a") and "of 64 bits" in found.reason
-    assert data.prepare(section(tmp_path, near_duplicates=None)).findings == []
+    assert prepare_dataset(section(tmp_path, near_duplicates=None)).findings == []
 
 
 @pytest.mark.parametrize("distance", [0, 3, 8])
 def test_the_search_finds_the_nearest_of_all_pairs(distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "CANDIDATES", 50)  # so that blocks end within the run
+    monkeypatch.setattr(near_duplicates, "CANDIDATES", 50)  # so that blocks end within the run
     random = np.random.default_rng(0)
     train = random.integers(0, 2**64, 300, dtype=np.uint64)
     flips = (np.uint64(1) << random.integers(0, 64, (3, 100), dtype=np.uint64)).sum(0, dtype=np.uint64)
@@ -376,5 +379,5 @@ def test_the_search_finds_the_nearest_of_all_pairs(distance: int, monkeypatch: p
     )
     apart = np.bitwise_count(test[:, None] ^ train[None])  # (test, train)
     near = [(i, int(row.argmin()), int(row.min())) for i, row in enumerate(apart) if row.min() <= distance]
-    assert verify.nearest(train.tolist(), test.tolist(), distance) == near
+    assert nearest_hashes(train.tolist(), test.tolist(), distance) == near
     assert len(near) >= 20

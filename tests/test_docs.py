@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from langgraph.graph.state import CompiledStateGraph
+from typer.main import get_command
 
 from docs.params import PAGE, page
+from ltgc import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -49,6 +51,8 @@ def commands(path: Path) -> list[list[str]]:
 def exists(words: list[str]) -> bool:
     """Whether this repository has what the command runs. Commands of other programs are left alone."""
     match words:
+        case ["ltgc", command, *_] if command.isalpha():  # "ltgc" is a row of a table, too
+            return command in get_command(cli.app).commands
         case ["python", "-m", module, *_]:
             return importlib.util.find_spec(module) is not None
         case ["python", script, *_] if script.endswith(".py"):

@@ -13,10 +13,11 @@ from huggingface_hub import constants
 from openai_server import Body, Fault, Hang, Script
 from safetensors.torch import save_file
 
-from ltgc import artifacts, doctor
-from ltgc.artifacts import ClassRecord
-from ltgc.errors import LTGCError
-from ltgc.params import Params
+from ltgc.commands import doctor
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.params import Params
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-very-secret-0123456789"
@@ -129,7 +130,7 @@ def test_weights_are_held_against_the_memory(clone):
 def test_the_images_to_come_are_held_against_the_disk(clone):
     assert "once `dvc repro prepare` has run" in check("disk")
     rose = ClassRecord(label=0, name="rose", slug="0000-rose", train=4, val=0, test=1, shot="few")
-    artifacts.write_records_csv(artifacts.CLASSES, [rose], ClassRecord)
+    files.write_records_csv(CLASSES, [rose], ClassRecord)
     assert "images of 64 x 64, 4 copies" in check("disk")
     assert "lower extend.target or t2i.size" in fails("disk", t2i__size="1000000x1000000")
 

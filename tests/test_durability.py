@@ -20,8 +20,10 @@ import uvicorn
 import yaml
 from PIL import Image
 
-from ltgc import artifacts
-from ltgc.artifacts import ClassRecord, ImageRecord
+from ltgc.pipeline import files, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
+from ltgc.pipeline.artifacts.descriptions import EXISTING
+from ltgc.pipeline.artifacts.replies import STORE
 from stages import describe, extend
 
 ROOT = Path(__file__).parents[1]
@@ -88,8 +90,6 @@ def run_stage(name: str, folder: str) -> None:
     """In the child: what `python -m stages.<name>` does."""
     from importlib import import_module
 
-    from ltgc import stage
-
     os.chdir(folder)
     sys.argv = [name]
     stage.run(import_module(f"stages.{name}").main)
@@ -126,15 +126,15 @@ def small_world(folder: Path, base_url: str) -> None:
     rng = random.Random(0)
     classes, images = [], []
     for label, (name, count) in enumerate(SPECIES.items()):
-        slug = artifacts.slug(label, name)
+        slug = class_slug(label, name)
         classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
         for i in range(count):
             path = folder / f"photos/{slug}/{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(path)
             images.append(ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train"))
-    artifacts.write_records_csv(folder / artifacts.CLASSES, classes, ClassRecord)
-    artifacts.write_records_csv(folder / artifacts.MANIFEST, images, ImageRecord)
+    files.write_records_csv(folder / CLASSES, classes, ClassRecord)
+    files.write_records_csv(folder / MANIFEST, images, ImageRecord)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -147,7 +147,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def lines(folder: Path, name: str) -> int:
-    return sum(len(path.read_bytes().splitlines()) for path in (folder / artifacts.STORE / name).glob("*.jsonl"))
+    return sum(len(path.read_bytes().splitlines()) for path in (folder / STORE / name).glob("*.jsonl"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX")
@@ -256,7 +256,7 @@ def test_a_pull_gives_a_teammate_every_reply_and_a_push_sends_one_class_for_one_
         dvc(tmp_path, "git", "clone", "-q", "mine", "theirs")
         dvc(theirs, "dvc", "pull", "-q")
         assert "Running stage" not in dvc(theirs, "dvc", "repro")
-        (theirs / artifacts.EXISTING).unlink()
+        (theirs / EXISTING).unlink()
         dvc(theirs, sys.executable, "-m", "stages.describe")  # and where it does run, it asks nothing
         assert endpoint.asked.total() == calls
         assert contents(theirs) == contents(mine)
@@ -273,6 +273,6 @@ def test_a_pull_gives_a_teammate_every_reply_and_a_push_sends_one_class_for_one_
 
 
 def leave_out(folder: Path, label: int) -> None:
-    for path, record in ((artifacts.CLASSES, ClassRecord), (artifacts.MANIFEST, ImageRecord)):
-        kept = [entry for entry in artifacts.read_csv(folder / path, record) if entry.label != label]
-        artifacts.write_records_csv(folder / path, kept, record)
+    for path, record in ((CLASSES, ClassRecord), (MANIFEST, ImageRecord)):
+        kept = [entry for entry in files.read_csv(folder / path, record) if entry.label != label]
+        files.write_records_csv(folder / path, kept, record)

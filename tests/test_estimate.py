@@ -6,8 +6,9 @@ import pytest
 import small_world
 import yaml
 
-from ltgc import artifacts, estimate, params
-from ltgc.artifacts import ClassRecord
+from ltgc.commands import estimate
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 
 SECTIONS = ("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
 
@@ -24,7 +25,7 @@ def costs(**changes: dict):
     for section, change in changes.items():
         values[section] |= change
     Path("params.yaml").write_text(yaml.safe_dump(values))
-    return estimate.estimate(params.load(*SECTIONS), artifacts.read_csv(artifacts.CLASSES, ClassRecord))
+    return estimate.estimate(params.load(*SECTIONS), files.read_csv(CLASSES, ClassRecord))
 
 
 def test_the_estimate_follows_from_the_class_counts_and_the_target(world):

@@ -10,10 +10,13 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import COUNTS, NAMES, SHOTS, load_clip, world
+from tiny import COUNTS, NAMES, SHOTS, load_tiny, world
 
-from ltgc import artifacts, lora
-from ltgc.errors import LTGCError
+from ltgc.classifier import vit
+from ltgc.pipeline.artifacts.dataset import MANIFEST
+from ltgc.pipeline.artifacts.descriptions import TEMPLATES
+from ltgc.pipeline.artifacts.runs import RunMetrics
+from ltgc.pipeline.errors import LTGCError
 from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
 
@@ -39,9 +42,9 @@ def test_predictions_come_from_the_saved_adapter_and_head(root: Path, clip_name:
     for seed in (0, 1):
         # The same by hand: peft, open_clip and CLIP's own preprocessing, one image at a time.
         folder = root / f"models/balancemix/{seed}"
-        clip = load_clip(clip_name)
+        clip = load_tiny(clip_name)
         visual = PeftModel.from_pretrained(
-            lora.rebuild_attention(clip.model.visual), str(folder / "adapter")
+            vit.rebuild_attention(clip.model.visual), str(folder / "adapter")
         ).eval()
         head = load_file(folder / "head.safetensors")["weight"]
         predictions = rows(root / f"predictions/balancemix/{seed}.csv")
@@ -69,15 +72,15 @@ def test_metrics_and_accuracies_agree_with_the_predictions(root: Path) -> None:
         assert float(row["accuracy"]) == round(100 * sum(right) / len(right), 2) == scores[SHOTS[label]]
     assert scores["all"] == round(100 * sum(p["prediction"] == p["label"] for p in predictions) / 9, 2)
     assert scores["skipped"] is None
-    assert set(scores) == set(artifacts.RunMetrics.model_fields)
+    assert set(scores) == set(RunMetrics.model_fields)
 
 
 @torch.inference_mode()
 def test_zero_shot_is_the_class_whose_template_is_nearest(root: Path, clip_name: str) -> None:
     train_all("clip_zero_shot")
     evaluate_stage("clip_zero_shot")
-    clip = load_clip(clip_name)
-    templates = [json.loads(line)["template"] for line in (root / artifacts.TEMPLATES).read_text().splitlines()]
+    clip = load_tiny(clip_name)
+    templates = [json.loads(line)["template"] for line in (root / TEMPLATES).read_text().splitlines()]
     texts = clip.model.encode_text(clip.tokenize(templates), normalize=True)
     for row in rows(root / "predictions/clip_zero_shot/0.csv"):
         image = clip.preprocess(Image.open(root / "photos" / row["path"]))
@@ -100,9 +103,9 @@ def test_a_skipped_run_stays_skipped_with_its_reason(tmp_path: Path, clip_name: 
 
 def test_a_class_without_test_image_is_named_and_nothing_is_written(root: Path) -> None:
     train_all("clip_zero_shot")
-    lines = (root / artifacts.MANIFEST).read_text().splitlines(keepends=True)
+    lines = (root / MANIFEST).read_text().splitlines(keepends=True)
     kept = [line for line in lines if not ("green fern" in line and line.endswith(",test\n"))]
-    (root / artifacts.MANIFEST).write_text("".join(kept))
+    (root / MANIFEST).write_text("".join(kept))
     with pytest.raises(LTGCError, match="'green fern' has no test image"):
         evaluate_stage("clip_zero_shot")
     assert not (root / "metrics").exists() and not (root / "predictions").exists()

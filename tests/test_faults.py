@@ -18,13 +18,19 @@ from langchain_core.messages import HumanMessage
 from openai_server import Body, Drip, Fault, Hang, Raw, Reset, Script, chat_body, said, stream
 from PIL import Image
 
-from ltgc import artifacts, limits, params, server
-from ltgc.artifacts import ClassRecord, ClassTemplate, ExistingDescription
-from ltgc.errors import LTGCError
-from ltgc.limits import Pace
-from ltgc.llm import Chat, Reply
-from ltgc.store import MAX_TEXT, Store
-from ltgc.t2i import Drawing, OpenAIPainter
+from ltgc.clients import http, limits, server
+from ltgc.clients.chat import Chat, Reply
+from ltgc.clients.chat_cache import MAX_TEXT
+from ltgc.clients.limits import Pace
+from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.painter import Drawing
+from ltgc.clients.store import Store
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord, class_slug
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, TEMPLATES, ClassTemplate, ExistingDescription
+from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.servers import ChatSettings, T2ISettings
 from stages import extend, templates
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +94,7 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "a stream that was not asked for": lambda: stream("x"),
     "10 MB of text": lambda: "x" * 10_000_000,
     "2,000 repeats of one line": lambda: LINE * 2000,
-    "over 32 MiB": lambda: Raw(b'"' + b"x" * server.MAX_BODY + b'"'),
+    "over 32 MiB": lambda: Raw(b'"' + b"x" * http.MAX_BODY + b'"'),
     "400 content policy, for a drawing": lambda: fault(400, "content_policy_violation"),
     "no image at all": lambda: Body({"created": 0, "data": []}),
     "a link in place of the image": lambda: Body({"created": 0, "data": [{"url": f"https://there/{KEY}"}]}),
@@ -136,10 +142,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def section(script: Script, name: str = "llm", **changes: Any) -> Any:
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[name]
     values |= {"base_url": script.base_url, "model": "m", "api_key_env": "TEST_KEY", "timeout": 20, "retries": 2}
-    return (params.T2I if name == "t2i" else params.Chat).model_validate(values | changes)
+    return (T2ISettings if name == "t2i" else ChatSettings).model_validate(values | changes)
 
 
-def ask(settings: params.Chat, folder: Path, *questions: str) -> list[Reply]:
+def ask(settings: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
         with server.running(llm=settings) as (llm,), Store(folder) as store:
             async with Chat(llm, store) as chat:
@@ -148,7 +154,7 @@ def ask(settings: params.Chat, folder: Path, *questions: str) -> list[Reply]:
     return asyncio.run(all_of_them())
 
 
-def draw(settings: params.T2I, folder: Path) -> Drawing:
+def draw(settings: T2ISettings, folder: Path) -> Drawing:
     async def one() -> Drawing:
         with server.running(t2i=settings) as (t2i,), Store(folder) as store:
             async with OpenAIPainter(t2i, store) as painter:
@@ -472,11 +478,11 @@ def garden(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     values["extend"] |= {"target": 3, "repetition_check": False}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     classes = [
-        ClassRecord(label=i, name=name, slug=artifacts.slug(i, name), train=2, val=0, test=1, shot="few")
+        ClassRecord(label=i, name=name, slug=class_slug(i, name), train=2, val=0, test=1, shot="few")
         for i, name in enumerate(NAMES)
     ]
-    artifacts.write_records_csv(artifacts.CLASSES, classes, ClassRecord)
-    artifacts.write_jsonl(artifacts.EXISTING, list[ExistingDescription]())
+    files.write_records_csv(CLASSES, classes, ClassRecord)
+    files.write_jsonl(EXISTING, list[ExistingDescription]())
     return tmp_path
 
 
@@ -498,16 +504,16 @@ def failing(**faults: Any) -> Callable[[dict[str, Any]], Any]:
 def test_a_class_that_fails_is_recorded_and_the_others_go_on(script, garden, capfd):
     script.chat = failing(clover=fault(400, "content_filter"), iris=fault(500))
     extend.main()
-    assert artifacts.EXTENDED.read_text().count("in snow.") == 8
+    assert EXTENDED.read_text().count("in snow.") == 8
     line = capfd.readouterr().err
     assert "2 of 10 got no usable description (" in line
     assert "refused: clover" in line and "http_500: iris" in line
 
     script.chat = failing(clover="No.", iris=fault(500))
     templates.main()
-    found = artifacts.read_jsonl(artifacts.TEMPLATES, ClassTemplate)
+    found = files.read_jsonl(TEMPLATES, ClassTemplate)
     assert {t.class_name: t.reason for t in found if t.reason} == {"clover": "not_in_template", "iris": "http_500"}
-    counts = artifacts.read_json(artifacts.CALLS / "templates.json")
+    counts = files.read_json(CALLS / "templates.json")
     assert counts["failures"] == {"http_500": 1, "not_in_template": 3}
 
 
@@ -517,9 +523,9 @@ def test_past_the_fraction_the_stage_fails_naming_classes_and_reasons_and_keeps_
         extend.main()
     for part in ("refused: clover", "http_500: iris", "http_503: flax"):
         assert part in str(error.value)
-    assert KEY not in str(error.value) and not artifacts.EXTENDED.exists()
+    assert KEY not in str(error.value) and not EXTENDED.exists()
     calls = script.calls
     script.chat = failing()
     extend.main()
     assert script.calls == calls + 3  # the other seven are in the store
-    assert artifacts.EXTENDED.read_text().count("in snow.") == 10
+    assert EXTENDED.read_text().count("in snow.") == 10

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import load_clip, save_clip
+from tiny import load_tiny, save_clip
 
-from ltgc import images, params
-from ltgc.artifacts import ImageRecord
-from ltgc.clip import Clip
-from ltgc.errors import LTGCError
-from ltgc.filter import BATCH, REAL_IMAGES, Filter, real_images
+from ltgc.clip.detection import BATCH, REAL_IMAGES, Filter, real_images
+from ltgc.clip.encoder import Clip
+from ltgc.data import images
+from ltgc.pipeline.artifacts.dataset import ImageRecord
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.clip import FilterSettings
 
 TEMPLATES = [
     "A photo of the class rose with red petals.",
@@ -24,7 +25,7 @@ TEMPLATES = [
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    return load_clip(save_clip(tmp_path_factory.mktemp("clip") / "clip"))
+    return load_tiny(save_clip(tmp_path_factory.mktemp("clip") / "clip"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def settings(scorer: str, threshold: float, offset: float = 0.5) -> params.Filter:
+def settings(scorer: str, threshold: float, offset: float = 0.5) -> FilterSettings:
     section = {
         "scorer": scorer,
         "threshold": threshold,
@@ -47,7 +48,7 @@ def settings(scorer: str, threshold: float, offset: float = 0.5) -> params.Filte
         "max_refinements": 3,
         "text": "templates",
     }
-    return params.Filter.model_validate(section)
+    return FilterSettings.model_validate(section)
 
 
 def cosines(clip: Clip, data: bytes) -> torch.Tensor:
@@ -55,7 +56,7 @@ def cosines(clip: Clip, data: bytes) -> torch.Tensor:
     return (clip.image_features(clip.preprocess(images.decode(data))[None]) @ clip.text_features(TEMPLATES).T)[0]
 
 
-def calibrated(settings: params.Filter, clip: Clip, real: dict[int, list[bytes]]) -> Filter:
+def calibrated(settings: FilterSettings, clip: Clip, real: dict[int, list[bytes]]) -> Filter:
     scorer = Filter(settings, clip, TEMPLATES)
 
     async def scores(label: int) -> list[float]:
@@ -167,7 +168,7 @@ def test_a_real_image_that_is_bad_or_missing_is_named(clip, tmp_path):
 
 
 def test_a_score_that_is_not_a_number_is_an_error(tmp_path, pictures):
-    broken = load_clip(save_clip(tmp_path / "clip"))
+    broken = load_tiny(save_clip(tmp_path / "clip"))
     broken.model.visual.proj.fill_(float("nan"))
     scorer = Filter(settings("cosine", 0.8), broken, TEMPLATES)
     with pytest.raises(LTGCError, match=r"clip\.model: the score of an image is not a number"):

@@ -12,6 +12,7 @@ from langchain_core.messages import HumanMessage
 from openai_server import Fault, Script, chat_body, openai_server, said
 
 from graphs import describe, prompts, refine, reflect, template
+from graphs.parse.repeats import match_entries
 from graphs.state import (
     DescribeContext,
     DescribeState,
@@ -22,10 +23,11 @@ from graphs.state import (
     TemplateContext,
     TemplateState,
 )
-from ltgc import params, server
-from ltgc.llm import Chat
-from ltgc.store import Store
-from ltgc.t2i import Drawing
+from ltgc.clients import server
+from ltgc.clients.chat import Chat
+from ltgc.clients.painter import Drawing
+from ltgc.clients.store import Store
+from ltgc.pipeline.settings.servers import ChatSettings
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
@@ -52,7 +54,7 @@ def ask(script: Script, tmp_path: Path):
 
     @asynccontextmanager
     async def chat_model():
-        section = params.Chat(
+        section = ChatSettings(
             base_url=script.base_url, model="m", api_key_env="NO_SUCH_KEY", temperature=0, seed=0, max_tokens=500,
             timeout=5, retries=0, concurrency=4,
         )  # fmt: skip
@@ -275,9 +277,9 @@ def test_a_small_edit_of_an_entry_is_the_entry_and_a_different_one_is_not():
         "A photo of the class rose, with thorny stems and round red hips on a brick wall.",
     ]
     edited = entries[0].replace("and a yellow", "and yellow")
-    assert reflect.match(f"7. {edited}", entries) == ({0}, 0)
+    assert match_entries(f"7. {edited}", entries) == ({0}, 0)
     other = "1. A photo of the class rose, with black spots on its leaves in a pot."
-    assert reflect.match(other, entries) == (set(), 1)
+    assert match_entries(other, entries) == (set(), 1)
 
 
 def test_a_long_list_is_checked_in_parts_that_bring_likely_repeats_together(script, ask):

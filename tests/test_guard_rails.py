@@ -11,7 +11,7 @@ import tiny
 import yaml
 from openai_server import Hang
 
-from ltgc import artifacts
+from ltgc.pipeline.artifacts.descriptions import EXISTING
 
 ROOT = Path(__file__).parents[1]
 # A stage ends within two seconds of Ctrl-C; this says that it ends at all, on the busiest machine.
@@ -45,12 +45,12 @@ def test_a_stage_that_waits_for_a_server_stops_with_a_line_that_says_how_to_go_o
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert said == "stopped; what was paid for is kept: run `dvc repro` to go on\n"
-    assert not (tmp_path / artifacts.EXISTING).exists()
+    assert not (tmp_path / EXISTING).exists()
 
 
 def test_a_stage_in_the_middle_of_something_long_does_not_wait_for_its_end(tmp_path):
     # As a T2I model that draws in a thread, which Python cannot interrupt and asyncio waits for
-    long = "import asyncio, threading; from ltgc import stage; asleep = threading.Event().wait; " + (
+    long = "import asyncio, threading; from ltgc.pipeline import stage; asleep = threading.Event().wait; " + (
         "stage.run(lambda: asyncio.run(asyncio.to_thread(lambda: (print('drawing', flush=True), asleep()))))"
     )
     process = start(tmp_path, "-c", long)
@@ -64,9 +64,9 @@ def test_a_stage_in_the_middle_of_something_long_does_not_wait_for_its_end(tmp_p
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
     (tmp_path / "table.csv").write_text("as it was")
     full = (
-        "import resource; from pathlib import Path; from ltgc import artifacts, stage; "
+        "import resource; from pathlib import Path; from ltgc.pipeline import files, stage; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
-        "stage.run(lambda: artifacts.write_text(Path('table.csv'), 'x' * 5000))"
+        "stage.run(lambda: files.write_text(Path('table.csv'), 'x' * 5000))"
     )
     process = start(tmp_path, "-c", full)
     _, said = process.communicate(timeout=SECONDS)
@@ -78,8 +78,8 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path):
 
 def test_a_folder_that_may_not_be_written_is_one_line_that_names_it(tmp_path):
     # Not even root makes a folder there.
-    refused = "from pathlib import Path; from ltgc import artifacts, stage; " + (
-        "stage.run(lambda: artifacts.write_text(Path('/sys/ltgc/table.csv'), 'x'))"
+    refused = "from pathlib import Path; from ltgc.pipeline import files, stage; " + (
+        "stage.run(lambda: files.write_text(Path('/sys/ltgc/table.csv'), 'x'))"
     )
     process = start(tmp_path, "-c", refused)
     _, said = process.communicate(timeout=SECONDS)

@@ -9,8 +9,12 @@ from types import SimpleNamespace
 import pytest
 import small_world
 
-from ltgc import artifacts, loops
-from ltgc.artifacts import Attempt, ExtendedDescription
+from ltgc.data import images
+from ltgc.evaluation import loop_metrics
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.descriptions import EXTENDED, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.results import LOOPS, SCORES_PLOT
 from stages import loops as stage
 
 TAIL = 3  # classes of the small world with fewer than 20 images: 12 + 6 + 4 of them
@@ -30,7 +34,7 @@ def use_source(world: Path, source: str) -> None:
 
 def run() -> dict:
     stage.main()
-    return json.loads(artifacts.LOOPS.read_text())
+    return json.loads(LOOPS.read_text())
 
 
 def test_every_loop_is_counted_with_reasons_and_cost(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +65,7 @@ def test_every_loop_is_counted_with_reasons_and_cost(world: Path, capfd: pytest.
 def test_scores_are_plotted_of_every_scored_attempt_and_real_image(world: Path) -> None:
     use_source(world, "folder")
     run()
-    with artifacts.SCORES_PLOT.open(newline="") as file:
+    with SCORES_PLOT.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["verdict"] for row in rows].count("real") == TAIL * 2
     assert rows[-1] == {
@@ -82,7 +86,8 @@ def test_checks_are_scored_where_the_source_knows_the_truth(world: Path, monkeyp
         asked.append((len(existing), len(extended)))
         return [False] * 7 + [True, True]  # the eighth was kept by mistake, the ninth was dropped rightly
 
-    truth = SimpleNamespace(represents=lambda image, name: image.stem != "0000-0", repeats=repeats)
+    bad = {images.read(path) for path in world.glob("generated/*/*/0000-0.png")}
+    truth = SimpleNamespace(represents=lambda image, name: image not in bad, repeats=repeats)
     monkeypatch.setitem(sys.modules, "embedded.truth", truth)
     summary = run()
     # A duplicate was dropped before the repetition check and is none of its business.
@@ -95,17 +100,17 @@ def test_checks_are_scored_where_the_source_knows_the_truth(world: Path, monkeyp
 
 
 def test_a_drawing_of_unknown_truth_is_not_counted(world: Path) -> None:
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
     truth = SimpleNamespace(represents=lambda image, name: None)
-    assert loops.filter_quality(attempts, truth)["checked"] == 0
+    assert loop_metrics.filter_quality(attempts, truth)["checked"] == 0
 
 
 def test_precision_and_recall() -> None:
     pairs = [(True, True), (True, True), (True, False), (False, True), (False, False), (False, False)]
-    assert loops.precision_recall(pairs) == {
+    assert loop_metrics.precision_recall(pairs) == {
         "checked": 6, "flagged": 3, "positive": 3, "precision": 0.667, "recall": 0.667
     }  # fmt: skip
-    assert loops.precision_recall([(False, False)])["precision"] is None
+    assert loop_metrics.precision_recall([(False, False)])["precision"] is None
 
 
 def test_an_empty_generated_set_is_a_set_of_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,15 +126,15 @@ def test_an_empty_generated_set_is_a_set_of_zeros(tmp_path: Path, monkeypatch: p
         {},
     ]
     assert summary["generate"]["descriptions"] == 0
-    assert artifacts.SCORES_PLOT.read_text() == "class,round,score,threshold,margin,verdict\n"
+    assert SCORES_PLOT.read_text() == "class,round,score,threshold,margin,verdict\n"
 
 
 def test_chains_are_in_the_order_of_their_rounds_whatever_order_they_finished_in(world: Path) -> None:
-    attempts = artifacts.read_jsonl(artifacts.ATTEMPTS, Attempt)
-    chains = list(loops.refinement_chains(attempts[::-1]))
-    assert chains == list(loops.refinement_chains(attempts))
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
+    chains = list(loop_metrics.refinement_chains(attempts[::-1]))
+    assert chains == list(loop_metrics.refinement_chains(attempts))
     assert [a.round for a in chains[2]] == [0, 1]
 
 
 def test_the_records_of_the_small_world_are_the_real_schemas(world: Path) -> None:
-    assert len(artifacts.read_jsonl(artifacts.EXTENDED, ExtendedDescription)) == 30
+    assert len(files.read_jsonl(EXTENDED, ExtendedDescription)) == 30

@@ -9,20 +9,20 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
-from tiny import load_clip, save_clip
+from tiny import load_tiny, save_clip
 from torch import nn
 
-from ltgc import lora
-from ltgc.errors import LTGCError
-from ltgc.params import Lora
+from ltgc.classifier import lora, vit
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import LoraSettings
 
-SETTINGS = Lora(rank=4, alpha=12, dropout=0.0)
+SETTINGS = LoraSettings(rank=4, alpha=12, dropout=0.0)
 SCALE = 3.0  # alpha / rank
 
 
 @pytest.fixture
 def visual(tmp_path: Path) -> nn.Module:
-    return load_clip(save_clip(tmp_path / "clip")).model.visual
+    return load_tiny(save_clip(tmp_path / "clip")).model.visual
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def adapted(visual: nn.Module) -> peft.PeftModel:
     return model
 
 
-def vit(image_size: int, patch: int, width: int, layers: int, heads: int) -> VisionTransformer:
+def small_vit(image_size: int, patch: int, width: int, layers: int, heads: int) -> VisionTransformer:
     torch.manual_seed(0)
     return VisionTransformer(
         image_size=image_size,
@@ -56,13 +56,13 @@ def vit(image_size: int, patch: int, width: int, layers: int, heads: int) -> Vis
 @pytest.mark.parametrize("shape", [(32, 8, 48, 3, 4), (224, 32, 768, 12, 12)], ids=["small", "ViT-B/32"])
 @torch.inference_mode()
 def test_rebuilt_attention_gives_open_clips_outputs(shape: tuple[int, int, int, int, int]) -> None:
-    visual = vit(*shape)
+    visual = small_vit(*shape)
     for block in visual.transformer.resblocks:  # open_clip starts with zero biases, which would hide a lost one
         nn.init.normal_(block.attn.in_proj_bias, std=0.2)
         nn.init.normal_(block.attn.out_proj.bias, std=0.2)
     images = torch.randn(2, 3, shape[0], shape[0])
     expected = visual(images)
-    rebuilt = lora.rebuild_attention(visual)
+    rebuilt = vit.rebuild_attention(visual)
     assert not any(isinstance(module, nn.MultiheadAttention) for module in rebuilt.modules())
     torch.testing.assert_close(rebuilt(images), expected, rtol=1e-5, atol=1e-5)
 
@@ -70,7 +70,7 @@ def test_rebuilt_attention_gives_open_clips_outputs(shape: tuple[int, int, int, 
 @torch.inference_mode()
 def test_restoring_the_attention_gives_back_every_weight_bit_for_bit(visual: nn.Module) -> None:
     before = {name: value.clone() for name, value in visual.state_dict().items()}
-    after = lora.restore_attention(lora.rebuild_attention(visual)).state_dict()
+    after = vit.restore_attention(vit.rebuild_attention(visual)).state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -101,7 +101,7 @@ def test_a_saved_adapter_is_two_files_that_peft_itself_loads(
     ]
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-    fresh = lora.rebuild_attention(load_clip(f"local-dir:{tmp_path / 'clip'}").model.visual)
+    fresh = vit.rebuild_attention(load_tiny(f"local-dir:{tmp_path / 'clip'}").model.visual)
     assert torch.equal(peft.PeftModel.from_pretrained(fresh, str(tmp_path / "a")).eval()(images), expected)
 
 
@@ -152,4 +152,4 @@ def test_the_merged_export_holds_each_delta_exactly_once(visual: nn.Module, tmp_
 def test_a_tower_of_other_blocks_is_refused_by_name() -> None:
     resnet = ModifiedResNet((1, 1, 1, 1), output_dim=8, heads=1, image_size=32, width=8)
     with pytest.raises(LTGCError, match=r"clip.model: no LoRA for .* ModifiedResNet"):
-        lora.rebuild_attention(resnet)
+        vit.rebuild_attention(resnet)

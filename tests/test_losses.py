@@ -10,8 +10,9 @@ import yaml
 from tiny import REPOSITORY
 from torch import Tensor
 
-from ltgc import losses, params
-from ltgc.errors import LTGCError
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.training import losses
 
 # Softmax of these: 1/2, 1/4, 1/4.
 LOGITS = torch.tensor([[log(4), log(2), log(2)]])
@@ -21,10 +22,10 @@ CLASSES = losses.Classes(prior=PRIOR, counts=COUNTS, logit_scale=3.0)
 NAMES = list(losses.LOSSES)
 
 
-def settings(loss: str, **values: float) -> params.Train:
+def settings(loss: str, **values: float) -> TrainSettings:
     section = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"]
     section["loss_settings"] |= values
-    return params.Train.model_validate(section | {"loss": loss})
+    return TrainSettings.model_validate(section | {"loss": loss})
 
 
 def make(loss: str, classes: losses.Classes = CLASSES, **values: Any) -> losses.Loss:
@@ -32,7 +33,7 @@ def make(loss: str, classes: losses.Classes = CLASSES, **values: Any) -> losses.
 
 
 def test_every_loss_of_params_has_an_entry_in_the_table() -> None:
-    assert list(get_args(params.Train.model_fields["loss"].annotation)) == NAMES
+    assert list(get_args(TrainSettings.model_fields["loss"].annotation)) == NAMES
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,17 @@ import torch.nn.functional as F
 import yaml
 from tiny import COUNTS, NAMES, REPOSITORY
 
-from ltgc import artifacts, classifier, params, pixels
-from ltgc.artifacts import ExistingDescription, ExtendedDescription
-from ltgc.classifier import Classifier
-from ltgc.clip import Clip
-from ltgc.errors import LTGCError
-from ltgc.methods import METHODS
+from ltgc.classifier.inference import ensembled, probabilities
+from ltgc.classifier.network import Classifier, load_classifier
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import MANIFEST, class_slug
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.runs import Run
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.training.methods import METHODS
 from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
 
@@ -32,7 +37,7 @@ def change(root: Path, section: str, **values: Any) -> None:
 
 
 def head_of(root: Path, model: Clip, method: str = "clip_zero_shot") -> torch.Tensor:
-    return classifier.load(root / f"models/{method}/0", model).head
+    return load_classifier(root / f"models/{method}/0", model).head
 
 
 def test_the_lift_pair_differs_in_what_it_draws_and_in_nothing_else() -> None:
@@ -45,7 +50,7 @@ def test_the_lift_pair_differs_in_what_it_draws_and_in_nothing_else() -> None:
 
 def test_a_recipes_settings_go_before_those_of_params() -> None:
     section = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"]
-    train = params.Train.model_validate(section | {"head": "linear", "loss": "focal", "steps": 7})
+    train = TrainSettings.model_validate(section | {"head": "linear", "loss": "focal", "steps": 7})
     lift, finetune = METHODS["lift"], METHODS["clip_finetune"]
     assert lift and finetune
     assert finetune.settings(train) == train
@@ -58,7 +63,7 @@ def test_lift_trains_what_its_recipe_says(root: Path, model: Clip) -> None:
     train_stage("lift", "0")
     saved = {path.name for path in (root / "models/lift/0").iterdir()}
     assert saved == {"run.json", "head.safetensors", "adaptformer.safetensors"}
-    assert classifier.load(root / "models/lift/0", model).logit_scale == 25.0
+    assert load_classifier(root / "models/lift/0", model).logit_scale == 25.0
 
 
 def test_test_time_ensembling_is_the_mean_of_the_logits_of_five_crops(model: Clip) -> None:
@@ -67,10 +72,8 @@ def test_test_time_ensembling_is_the_mean_of_the_logits_of_five_crops(model: Cli
     larger = F.interpolate(images.float(), (18, 18), mode="bicubic").clamp(0, 255)  # 16 * 248 / 224 = 17.7
     crops = [larger[:, :, y : y + 16, x : x + 16] for y, x in [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]]
     expected = sum(network(crop) for crop in crops) / 5
-    torch.testing.assert_close(classifier.ensembled(network, images), expected)
-    torch.testing.assert_close(
-        classifier.probabilities(network, images, batch_size=1, ensemble=True), expected.softmax(1)
-    )
+    torch.testing.assert_close(ensembled(network, images), expected)
+    torch.testing.assert_close(probabilities(network, images, batch_size=1, ensemble=True), expected.softmax(1))
 
 
 def test_the_switch_ensembles_every_method(root: Path) -> None:
@@ -88,8 +91,8 @@ def test_the_switch_ensembles_every_method(root: Path) -> None:
 
 def descriptions(root: Path, existing: Sequence[tuple[int, str | None, bool]], extended: Sequence[str]) -> None:
     """existing: label, description, kept; extended: of class 2, each followed by one that was dropped."""
-    artifacts.write_jsonl(
-        root / artifacts.EXISTING,
+    files.write_jsonl(
+        root / EXISTING,
         [
             ExistingDescription(
                 label=label,
@@ -105,8 +108,8 @@ def descriptions(root: Path, existing: Sequence[tuple[int, str | None, bool]], e
             for label, text, kept in existing
         ],
     )
-    artifacts.write_jsonl(
-        root / artifacts.EXTENDED,
+    files.write_jsonl(
+        root / EXTENDED,
         [
             ExtendedDescription(
                 label=2,
@@ -142,7 +145,7 @@ def test_a_head_of_class_means_is_the_direction_of_the_mean_photo(root: Path, mo
     train_stage("clip_zero_shot", "0")
     head = head_of(root, model)
     network = Classifier(model.model.visual, head, 1.0)
-    slug = artifacts.slug(2, NAMES[2])
+    slug = class_slug(2, NAMES[2])
     photos = pixels.load([root / f"photos/{slug}/train-{k}.png" for k in range(COUNTS[2][0])], model)
     expected = F.normalize(network.features(photos[torch.arange(4)]).mean(0), dim=0)
     torch.testing.assert_close(head[2], expected.detach())
@@ -150,9 +153,9 @@ def test_a_head_of_class_means_is_the_direction_of_the_mean_photo(root: Path, mo
 
 def test_class_means_need_a_photo_of_each_class(root: Path) -> None:
     change(root, "train", head_init="class_means")
-    lines = (root / artifacts.MANIFEST).read_text().splitlines(keepends=True)
+    lines = (root / MANIFEST).read_text().splitlines(keepends=True)
     kept = [line for line in lines if not ("green fern" in line and line.endswith(",train\n"))]
-    (root / artifacts.MANIFEST).write_text("".join(kept))
+    (root / MANIFEST).write_text("".join(kept))
     with pytest.raises(LTGCError, match=r"train\.head_init: class_means.*'green fern' has none"):
         train_stage("clip_zero_shot", "0")
 
@@ -164,7 +167,7 @@ def test_a_random_head_is_unit_vectors_of_the_seed(root: Path, model: Clip) -> N
         train_stage("clip_zero_shot", "0")
         heads.append(head_of(root, model))
     train_stage("clip_zero_shot", "1")
-    other = classifier.load(root / "models/clip_zero_shot/1", model).head
+    other = load_classifier(root / "models/clip_zero_shot/1", model).head
     assert torch.equal(heads[0], heads[1]) and not torch.allclose(heads[0], other)
     torch.testing.assert_close(heads[0].norm(dim=1), torch.ones(3))
 
@@ -175,7 +178,7 @@ def test_a_linear_head_starts_at_the_cosine_heads_logits_and_learns_its_length_a
     change(root, "train", head="linear", lr=0.01)
     for method in ("clip_zero_shot", "clip_finetune"):
         train_stage(method, "0")
-    start, trained = (classifier.load(root / f"models/{m}/0", model) for m in ("clip_zero_shot", "clip_finetune"))
+    start, trained = (load_classifier(root / f"models/{m}/0", model) for m in ("clip_zero_shot", "clip_finetune"))
     images = torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8)
     assert start.bias is not None and trained.bias is not None
     cosine = Classifier(start.visual, start.head, start.logit_scale)
@@ -197,4 +200,4 @@ def test_a_limit_that_leaves_no_drawing_is_an_error_and_one_that_leaves_some_is_
         train_stage("balancemix", "0")
     change(root, "train", generated={"per_class": 6, "weight": 1.0})
     train_stage("balancemix", "0")
-    assert artifacts.read_record(root / "models/balancemix/0/run.json", artifacts.Run).generated == 2
+    assert files.read_record(root / "models/balancemix/0/run.json", Run).generated == 2

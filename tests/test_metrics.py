@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from ltgc import metrics
-from ltgc.artifacts import ClassRecord, Shot
-from ltgc.errors import LTGCError
+from ltgc.evaluation import metrics
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ShotGroup
+from ltgc.pipeline.errors import LTGCError
 
 
-def classes(*shots: Shot) -> list[ClassRecord]:
+def classes(*shots: ShotGroup) -> list[ClassRecord]:
     return [
         ClassRecord(label=i, name=f"class {i}", slug=f"{i:04d}", train=1, val=0, test=1, shot=shot)
         for i, shot in enumerate(shots)

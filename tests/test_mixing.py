@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ltgc import mixing, samplers
+from ltgc.training import mixing, samplers
 
 LABELS = torch.tensor([3, 0, 0, 0, 0, 0, 0, 3, 5])  # classes 1, 2 and 4 have no images
 
@@ -42,7 +42,7 @@ def test_a_stream_is_a_function_of_the_seed(sampler) -> None:
 
 
 def test_lambda_follows_its_beta_distribution_one_a_sample() -> None:
-    lam = mixing.draw_lambda((2.0, 6.0), (300, 100))
+    lam = mixing.sample_lambda((2.0, 6.0), (300, 100))
     assert lam.shape == (300, 100) and lam.dtype == torch.float32
     assert lam.min() >= 0 and lam.max() <= 1
     assert len(lam[0].unique()) == 100
@@ -62,7 +62,7 @@ def test_images_and_labels_are_mixed_with_the_same_lambda() -> None:
 
 def test_soft_targets_sum_to_one_also_for_two_images_of_a_class() -> None:
     y_i, y_j = torch.randint(5, (2, 1000))
-    lam = mixing.draw_lambda((1.0, 1.0), (1000,))
+    lam = mixing.sample_lambda((1.0, 1.0), (1000,))
     targets = mixing.mix_labels(y_i, y_j, lam, classes=5)
     torch.testing.assert_close(targets.sum(1), torch.ones(1000))
     same = y_i == y_j

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ltgc import params
-from ltgc.errors import LTGCError
+from ltgc.pipeline import params
+from ltgc.pipeline.errors import LTGCError
 
 ROOT = Path(__file__).parents[1]
 

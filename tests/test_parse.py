@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from graphs import parse
-from graphs.parse import Unusable, parse_description, parse_template
+from graphs.parse.entries import MAX_ENTRIES, cut_entries
+from graphs.parse.reply import REASONS, Unusable
+from graphs.parse.template_1 import parse_description
+from graphs.parse.template_2 import parse_template, template_text
 
 REPLIES = Path(__file__).parents[2] / "shared/data/llm_replies"
 MARKUP = re.compile(r"[{}*\"\[\]`#]|distinctive features|specific scenes?|^\d|\s\s|,,|\.\.|,\.")
@@ -124,7 +126,7 @@ def test_what_is_no_description_gives_the_reason(reply, reason):
     with pytest.raises(Unusable) as unusable:
         parse_description(reply, "rose")
     assert str(unusable.value) == reason
-    assert reason in parse.REASONS
+    assert reason in REASONS
 
 
 @pytest.mark.parametrize(
@@ -162,15 +164,13 @@ def test_any_class_name_survives_its_own_template(name):
     ],
 )
 def test_a_list_is_split_into_its_entries_however_it_is_written(reply):
-    found = [parse_description(entry, "rose") for entry in parse.entries(reply)]
+    found = [parse_description(entry, "rose") for entry in cut_entries(reply)]
     assert [(f.features, f.scene) for f in found] == [("a", "in b"), ("c", "in d")]
 
 
 def test_remarks_around_a_list_stay_apart_from_its_entries():
     reply = "Sure! Here are more:\n\n1. A photo of the class rose, {a}{b}.\n\nLet me know if you want others."
-    assert [entry for entry in parse.entries(reply) if "photo of" in entry] == [
-        "A photo of the class rose, {a}{b}."
-    ]
+    assert [entry for entry in cut_entries(reply) if "photo of" in entry] == ["A photo of the class rose, {a}{b}."]
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_remarks_around_a_list_stay_apart_from_its_entries():
     ids=range(7),
 )
 def test_a_runaway_reply_is_cut_and_costs_no_more_than_its_length(reply):
-    assert len(parse.entries(reply)) <= parse.MAX_ENTRIES
+    assert len(cut_entries(reply)) <= MAX_ENTRIES
     for read in (parse_description, parse_template):
         try:
             read(reply, "rose")
         except Unusable as reason:
-            assert str(reason) in parse.REASONS
+            assert str(reason) in REASONS
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_runaway_reply_is_cut_and_costs_no_more_than_its_length(reply):
 def test_template_2_is_read_as_a_list_of_features(reply, features):
     found = parse_template(reply, "rose")
     assert [re.sub("^with ", "", feature) for feature in found] == features
-    assert parse.template("rose", found) == f"A photo of the class rose with {', '.join(found)}."
+    assert template_text("rose", found) == f"A photo of the class rose with {', '.join(found)}."
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import sys
 import pytest
 from dvc_clone import METHODS, SPECIES, TARGET, digest, run, set_params
 
-from ltgc import artifacts, images, shards
-from ltgc.artifacts import Attempt, ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.data import images, shards
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import Attempt
 
 
 def test_repro_makes_every_artifact_that_others_rely_on(clone):
@@ -18,15 +20,15 @@ def test_repro_makes_every_artifact_that_others_rely_on(clone):
         assert set(metrics) == {"all", "many", "medium", "few", "harmonic_mean", "worst_class", "ece"}
         assert all(set(value) == {"mean", "std"} for value in metrics.values())
     assert (clone / "report/index.html").stat().st_size > 10_000
-    assert artifacts.read_jsonl(clone / "descriptions/existing.jsonl", ExistingDescription)
-    templates = artifacts.read_jsonl(clone / "descriptions/templates.jsonl", ClassTemplate)
+    assert files.read_jsonl(clone / "descriptions/existing.jsonl", ExistingDescription)
+    templates = files.read_jsonl(clone / "descriptions/templates.jsonl", ClassTemplate)
     assert {t.class_name for t in templates} == set(SPECIES)
 
 
 def test_loops_metrics_count_what_the_artifacts_hold_and_know_the_truth(clone):
     loops = json.loads((clone / "metrics/loops.json").read_text())
     text = json.dumps(loops)
-    attempts = artifacts.read_jsonl(clone / "generated/attempts.jsonl", Attempt)
+    attempts = files.read_jsonl(clone / "generated/attempts.jsonl", Attempt)
     accepted = [a for a in attempts if a.verdict == "accepted"]
     assert accepted
     for a in attempts:
@@ -38,7 +40,7 @@ def test_loops_metrics_count_what_the_artifacts_hold_and_know_the_truth(clone):
 
 
 def test_only_tail_classes_are_filled_and_up_to_the_target(clone):
-    extended = artifacts.read_jsonl(clone / "descriptions/extended.jsonl", ExtendedDescription)
+    extended = files.read_jsonl(clone / "descriptions/extended.jsonl", ExtendedDescription)
     kept = {name: sum(e.kept for e in extended if e.class_name == name) for name in SPECIES}
     for name, train in SPECIES.items():
         assert kept[name] <= max(0, TARGET - train)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ltgc import images, pixels
-from ltgc.clip import Clip
-from ltgc.errors import LTGCError
-from ltgc.pixels import FilePixels
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.clip.pixels import FilePixels
+from ltgc.data import images
+from ltgc.pipeline.errors import LTGCError
 
 CPU = torch.device("cpu")
 

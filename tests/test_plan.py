@@ -8,9 +8,9 @@ import torch
 import yaml
 from tiny import REPOSITORY
 
-from ltgc import params
-from ltgc.methods import METHODS, Recipe
-from ltgc.plan import Plan, TrainingSet, batch, class_counts, class_prior, keep_generated, make_plan
+from ltgc.pipeline.settings.training import Method, TrainSettings
+from ltgc.training.batches import Plan, TrainingSet, batch, class_counts, class_prior, keep_generated, make_plan
+from ltgc.training.methods import METHODS, Recipe
 
 # 3 classes: 70, 20 and 10 photos, 0, 10 and 40 drawings
 LABELS = torch.tensor([0] * 70 + [1] * 20 + [2] * 10 + [1] * 10 + [2] * 40)
@@ -18,21 +18,21 @@ DATA = TrainingSet(torch.zeros(150, 3, 8, 8, dtype=torch.uint8), LABELS, origina
 TRAINED = [method for method, recipe in METHODS.items() if recipe]
 
 
-def settings(**changes: Any) -> params.Train:
+def settings(**changes: Any) -> TrainSettings:
     """Of params.yaml, with changes; a mapping changes only its keys."""
     section = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"]
     for key, value in changes.items():
         section[key] = section[key] | value if isinstance(value, dict) else value
-    return params.Train.model_validate(section)
+    return TrainSettings.model_validate(section)
 
 
-def recipe(method: params.Method) -> Recipe:
+def recipe(method: Method) -> Recipe:
     found = METHODS[method]
     assert found
     return found
 
 
-def plan(method: params.Method, run: params.Train) -> Plan:
+def plan(method: Method, run: TrainSettings) -> Plan:
     torch.manual_seed(0)
     return make_plan(recipe(method), DATA, run)
 
@@ -47,7 +47,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("method", TRAINED)
 @pytest.mark.parametrize("options", [{}, *OPTIONS], ids=["default", "weighted", "cutmix", "unbalanced"])
 def test_the_class_prior_is_the_share_of_each_class_in_what_a_run_draws(
-    method: params.Method, options: dict[str, Any]
+    method: Method, options: dict[str, Any]
 ) -> None:
     run = settings(steps=200, batch_size=100, **options)
     drawn = plan(method, run)

@@ -9,7 +9,7 @@ import yaml
 from dvc.config import Config
 from dvc.utils.hydra import compose_and_dump
 
-from ltgc import params
+from ltgc.pipeline import params
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (ROOT / "params").glob("*.yaml"))

@@ -9,9 +9,21 @@ import tiny
 import yaml
 from PIL import Image, ImageFilter
 
-from ltgc import artifacts, quality
-from ltgc.artifacts import Attempt, ClassQuality, Contamination, ImageRecord
-from ltgc.errors import LTGCError
+from ltgc.evaluation import quality
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import MANIFEST, ImageRecord
+from ltgc.pipeline.artifacts.drawings import (
+    ATTEMPTS,
+    CLASS_QUALITY,
+    CONTAMINATED,
+    DROPPED,
+    Attempt,
+    ClassQuality,
+    Contamination,
+)
+from ltgc.pipeline.artifacts.results import QUALITY
+from ltgc.pipeline.artifacts.runs import MODELS
+from ltgc.pipeline.errors import LTGCError
 from stages import quality as stage
 
 
@@ -50,8 +62,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     tiny.world(root, tiny.save_clip(root / "clip"))
     rng = np.random.default_rng(0)
-    manifest = artifacts.read_csv(root / artifacts.MANIFEST, ImageRecord)
-    attempts = artifacts.read_jsonl(root / artifacts.ATTEMPTS, Attempt)
+    manifest = files.read_csv(root / MANIFEST, ImageRecord)
+    attempts = files.read_jsonl(root / ATTEMPTS, Attempt)
     for path in [root / "photos" / image.path for image in manifest] + [root / (a.image or "") for a in attempts]:
         noise = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
         noise.resize((64, 64), Image.Resampling.BICUBIC).save(path)
@@ -68,24 +80,24 @@ def run(world: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> dic
     params["quality"] |= {"drop_contaminated": False} | settings
     (world / "params.yaml").write_text(yaml.safe_dump(params))
     stage.main()
-    return json.loads((world / artifacts.QUALITY).read_text())
+    return json.loads((world / QUALITY).read_text())
 
 
 def test_copies_of_test_images_are_listed_with_their_twins(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = run(world, monkeypatch)
-    manifest = artifacts.read_csv(artifacts.MANIFEST, ImageRecord)
+    manifest = files.read_csv(MANIFEST, ImageRecord)
     test = [image.path for image in manifest if image.split == "test"]
-    found = artifacts.read_csv(artifacts.CONTAMINATED, Contamination)
+    found = files.read_csv(CONTAMINATED, Contamination)
     assert [f.test for f in found] == test[:2]
     assert found[0].distance == 0 and found[0].cosine == pytest.approx(1, abs=1e-4)
     assert found[0].class_name == tiny.NAMES[2] and found[0].test_class == tiny.NAMES[0]
     assert summary["contaminated"] == {"found": 2, "dropped": 0}
-    assert artifacts.read_csv(artifacts.DROPPED, Contamination) == []
+    assert files.read_csv(DROPPED, Contamination) == []
 
 
 def test_clip_has_to_agree_with_the_hash(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(world, monkeypatch, duplicate_distance=64, duplicate_cosine=0.99995)
-    assert len(artifacts.read_csv(artifacts.CONTAMINATED, Contamination)) == 1  # the exact copy
+    assert len(files.read_csv(CONTAMINATED, Contamination)) == 1  # the exact copy
 
 
 def test_contaminated_images_are_left_out_of_training_where_params_say_so(
@@ -94,22 +106,22 @@ def test_contaminated_images_are_left_out_of_training_where_params_say_so(
     from stages import train
 
     run(world, monkeypatch, duplicate_distance=4, duplicate_cosine=0.95, drop_contaminated=True)
-    dropped = artifacts.read_csv(artifacts.DROPPED, Contamination)
+    dropped = files.read_csv(DROPPED, Contamination)
     assert len(dropped) == 2
     train.main("clip_zero_shot", "0")
-    trained = json.loads((artifacts.MODELS / "clip_zero_shot" / "0" / "run.json").read_text())
+    trained = json.loads((MODELS / "clip_zero_shot" / "0" / "run.json").read_text())
     assert trained["generated"] == tiny.COUNTS[2][3] - 2
 
 
 def test_each_class_with_generated_images_is_measured(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = run(world, monkeypatch)
-    (row,) = artifacts.read_jsonl(artifacts.CLASS_QUALITY, ClassQuality)
+    (row,) = files.read_jsonl(CLASS_QUALITY, ClassQuality)
     assert (row.label, row.original, row.generated) == (2, 4, 6)
     assert row.diversity_original and row.diversity_generated and row.gap_validation is not None
     assert summary["diversity"] == {"original": row.diversity_original, "generated": row.diversity_generated}
-    before = artifacts.CLASS_QUALITY.read_bytes()
+    before = CLASS_QUALITY.read_bytes()
     run(world, monkeypatch)
-    assert artifacts.CLASS_QUALITY.read_bytes() == before
+    assert CLASS_QUALITY.read_bytes() == before
 
 
 def test_without_generated_images_there_is_nothing_to_measure(
@@ -118,12 +130,12 @@ def test_without_generated_images_there_is_nothing_to_measure(
     tiny.world(tmp_path, "local-dir:none", generated=False)  # CLIP is not even loaded
     summary = run(tmp_path, monkeypatch)
     assert summary["classes"] == 0 and summary["diversity"] == {"original": None, "generated": None}
-    assert artifacts.read_csv(artifacts.DROPPED, Contamination) == []
+    assert files.read_csv(DROPPED, Contamination) == []
 
 
 def test_an_image_that_cannot_be_read_is_named(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
-    test = next(i for i in artifacts.read_csv(artifacts.MANIFEST, ImageRecord) if i.split == "test")
+    test = next(i for i in files.read_csv(MANIFEST, ImageRecord) if i.split == "test")
     path = world / "photos" / test.path
     before = path.read_bytes()
     path.write_bytes(b"")

@@ -15,11 +15,14 @@ import yaml
 from markupsafe import escape
 from PIL import Image
 
-from ltgc import artifacts, stage
-from ltgc.artifacts import Attempt, ClassRecord, Prediction
-from ltgc.errors import LTGCError
-from ltgc.report import figures, rerun, sections
-from ltgc.report.names import method_name
+from ltgc.pipeline import files, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, REJECTED, Attempt
+from ltgc.pipeline.artifacts.results import FIG6, FIG7, REPORT
+from ltgc.pipeline.artifacts.runs import Prediction
+from ltgc.pipeline.errors import LTGCError
+from ltgc.report import figures, provenance, sections
+from ltgc.report.style import method_name
 from ltgc.report.thumbnails import Thumbnails
 from stages import compare as compare_stage
 from stages import loops as loops_stage
@@ -61,7 +64,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     compare_stage.main()
     loops_stage.main()
     report_stage.main()
-    return artifacts.REPORT.read_text(encoding="utf-8")
+    return REPORT.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,7 @@ def test_without_generated_images_the_page_says_so(tmp_path: Path, monkeypatch: 
     assert "Nothing was generated, so there is nothing to measure." in text
     assert "one of them did not run" in text
     assert "BalanceMix reaches" not in text
-    for path in (artifacts.FIG6, artifacts.FIG7):
+    for path in (FIG6, FIG7):
         assert Image.open(tmp_path / path).width > 100  # a picture that says so
 
 
@@ -202,16 +205,16 @@ def test_thumbnails_stop_at_their_budget_and_are_counted(tmp_path: Path) -> None
 
 def test_a_missing_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_world.build(tmp_path)
-    gone = next((tmp_path / artifacts.REJECTED).rglob("*.png"))
+    gone = next((tmp_path / REJECTED).rglob("*.png"))
     gone.unlink()
     with pytest.raises(LTGCError, match=re.escape(gone.relative_to(tmp_path).as_posix())):
         make(tmp_path, monkeypatch)
 
 
 def test_the_same_run_gives_the_same_bytes(world: Path, html: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures_before = [(world / path).read_bytes() for path in (artifacts.FIG6, artifacts.FIG7)]
+    figures_before = [(world / path).read_bytes() for path in (FIG6, FIG7)]
     assert make(world, monkeypatch) == html
-    assert [(world / path).read_bytes() for path in (artifacts.FIG6, artifacts.FIG7)] == figures_before
+    assert [(world / path).read_bytes() for path in (FIG6, FIG7)] == figures_before
 
 
 def test_the_plots_that_dvc_yaml_declares_fit_the_files(world: Path, html: str) -> None:
@@ -238,17 +241,17 @@ def test_figures_take_the_colour_of_the_page_and_share_no_id(html: str) -> None:
 
 
 def test_fig7_has_what_was_turned_down_above_what_refinement_gave(world: Path, html: str) -> None:
-    attempts = artifacts.read_jsonl(world / artifacts.ATTEMPTS, Attempt)
-    classes = artifacts.read_csv(world / artifacts.CLASSES, ClassRecord)
+    attempts = files.read_jsonl(world / ATTEMPTS, Attempt)
+    classes = files.read_csv(world / CLASSES, ClassRecord)
     chains = sections.mended_chains(attempts, classes)
     assert [chain[0].class_name for chain in chains] == ["Aquilegia pubescens", "Edelweiss", "Marsh marigold"]
     assert all(chain[0].verdict == "refined" and chain[-1].verdict == "accepted" for chain in chains)
-    with Image.open(io.BytesIO((world / artifacts.FIG7).read_bytes())) as image:
+    with Image.open(io.BytesIO((world / FIG7).read_bytes())) as image:
         assert image.format == "PNG" and image.width > image.height > 300
 
 
 def test_confusions_are_counted_a_seed_and_split_into_mended_and_made(world: Path) -> None:
-    classes = artifacts.read_csv(world / artifacts.CLASSES, ClassRecord)
+    classes = files.read_csv(world / CLASSES, ClassRecord)
 
     def seed(*wrong: tuple[int, int]) -> list[Prediction]:
         return [Prediction(path="", label=a, prediction=b, confidence=1) for a, b in [(0, 0), *wrong]]
@@ -273,7 +276,7 @@ def test_stages_that_ran_here_are_shown_with_their_time(tmp_path: Path, monkeypa
     line = {"stage": "train", "args": ["mixup", "0"], "seconds": 2.0, "machine": "m", "finished": "2026-01-01"}
     lines = [line | {"seconds": 9.0}, line, line | {"args": ["mixup", "1"], "finished": "2026-01-02"}]
     (tmp_path / "timings.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
-    assert rerun.timings() == [
+    assert provenance.timings() == [
         {"stage": "train", "runs": 2, "seconds": 4.0, "machine": "m", "finished": "2026-01-02"}
     ]
 
@@ -297,10 +300,12 @@ def test_a_stage_notes_its_time_when_it_ends_well_and_other_commands_do_not(
 
 def test_hashes_of_the_data_come_from_dvc_lock(tmp_path: Path) -> None:
     lock = tmp_path / "dvc.lock"
-    assert rerun.hashes(lock) == []
+    assert provenance.hashes(lock) == []
     stages = {name: {"outs": [{"path": f"{name}.csv", "md5": "0" * 32}]} for name in ("prepare", "report")}
     lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    assert rerun.hashes(lock) == [("prepare", "prepare.csv", "0" * 32)]  # the report's own is of the run before
+    assert provenance.hashes(lock) == [
+        ("prepare", "prepare.csv", "0" * 32)
+    ]  # the report's own is of the run before
 
 
 def test_new_words_are_those_that_the_refined_description_brings() -> None:

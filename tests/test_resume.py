@@ -15,7 +15,7 @@ import torch
 import yaml
 from tiny import REPOSITORY
 
-from ltgc import checkpoint
+from ltgc.training import checkpoint
 from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ltgc import images, shards
-from ltgc.artifacts import Attempt
-from ltgc.errors import LTGCError
-from ltgc.store import Store
+from ltgc.clients.store import Store
+from ltgc.commands import shards as command
+from ltgc.data import images, shards
+from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.pipeline.errors import LTGCError
 
 PROMPT = "A photo of the class [red]rose[/red]"
 
@@ -110,34 +111,28 @@ def test_a_damaged_shard_is_named(shard: Path, damage: str) -> None:
 def test_a_member_that_would_leave_its_folder_is_refused(shard: Path, tmp_path: Path) -> None:
     shards.write(shard, [("../../escaped.png", picture(1))])
     with pytest.raises(LTGCError, match="not a whole shard of plain files"):
-        shards.main("extract", str(shard), str(tmp_path / "out"))
+        command.extract([shard], tmp_path / "out")
     assert not list(tmp_path.rglob("escaped.png"))
 
 
 def test_the_command_lists_extracts_and_previews(
     shard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shards.main("list", str(shard))
+    command.show([shard])
     out = capsys.readouterr().out
     assert "0041-0.png" in out and "0.041" in out and PROMPT in out  # as it is, not as markup
-    shards.main("extract", str(shard), str(tmp_path / "out"))
+    command.extract([shard], tmp_path / "out")
     assert (tmp_path / "out/0001-rose/0059-0.png").read_bytes() == picture(59)
     assert len(list((tmp_path / "out/0001-rose").iterdir())) == 120
-    shards.main("preview", str(shard), str(shard), str(tmp_path / "sheet.png"))
+    command.preview([shard, shard], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         reds = {pixel for _, pixel in sheet.convert("RGB").getcolors(2**24) if pixel[1:] == (0, 0)}
     assert {(58, 0, 0), (2, 0, 0)} <= reds and len(reds) <= 48  # spread over the shard
 
 
-@pytest.mark.parametrize("arguments", [(), ("remove", "x.tar"), ("extract", "x.tar")])
-def test_a_wrong_command_says_how_it_is_used(arguments: tuple[str, ...]) -> None:
-    with pytest.raises(LTGCError, match=r"usage: python -m ltgc\.shards list"):
-        shards.main(*arguments)
-
-
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LTGCError, match=r"no\.tar: not there"):
-        shards.main("list", str(tmp_path / "no.tar"))
+        command.show([tmp_path / "no.tar"])
 
 
 # --- the drawings of a store: the same tars, appended to ---

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from dvc_clone import SPECIES, digest, run
 
-from ltgc import artifacts
-from ltgc.artifacts import ClassRecord
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 
 GROWS = "Aquilegia pubescens"
 
@@ -70,7 +70,7 @@ def test_one_image_more_asks_only_for_its_class(teammate):
         species["train"] += species["name"] == GROWS
     path.write_text(yaml.safe_dump(world, sort_keys=False))
     run(teammate, "dvc", "repro", "-q", "extend")
-    (grown,) = [c for c in artifacts.read_csv(teammate / artifacts.CLASSES, ClassRecord) if c.name == GROWS]
+    (grown,) = [c for c in files.read_csv(teammate / CLASSES, ClassRecord) if c.name == GROWS]
     assert grown.train == SPECIES[GROWS] + 1
     asked = {name for name, data in digest(teammate / "store").items() if data != before.get(name)}
     assert asked == {f"{stage}/{grown.slug}.jsonl" for stage in ("describe", "extend")}

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ltgc import params
-from ltgc.budget import Budget
-from ltgc.diffusers_painter import DiffusersPainter
-from ltgc.errors import LTGCError
-from ltgc.pins import fingerprint
-from ltgc.store import Store
-from ltgc.t2i import Drawing
+from ltgc.clients.budget import Budget
+from ltgc.clients.diffusers_painter import DiffusersPainter
+from ltgc.clients.painter import Drawing
+from ltgc.clients.store import Store
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.pins import fingerprint
+from ltgc.pipeline.settings.servers import BudgetSettings, Price, T2ISettings
 
 pytest.importorskip("diffusers")
 from tiny_pipeline import save_lora, save_pipeline
@@ -32,17 +32,17 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_pipeline(tmp_path_factory.mktemp("pipeline"))
 
 
-def section(model: str, size: str = "16x16", **diffusers: Any) -> params.T2I:
+def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
     values = {
         "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NO_SUCH_KEY", "size": size,
         "send_seed": True, "seed": 0, "timeout": 5, "retries": 0, "concurrency": 1,
     }  # fmt: skip
     settings = {"dtype": "float32", "device": "cpu", "steps": 2, "guidance": 5.0} | diffusers
-    return params.T2I.model_validate(values | {"diffusers": settings})
+    return T2ISettings.model_validate(values | {"diffusers": settings})
 
 
 def draw(
-    settings: params.T2I, folder: Path, *items: tuple[str, int], budget: Budget | None = None
+    settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
 ) -> list[Drawing]:
     async def all_of_them() -> list[Drawing]:
         with Store(folder, budget) as store:
@@ -117,12 +117,12 @@ def test_other_weights_at_the_same_place_are_another_model(pipeline, tmp_path):
 
 
 def test_a_local_model_costs_nothing_unless_it_is_priced_and_counts_as_calls(pipeline, tmp_path):
-    free = Budget(params.Budget(max_usd=0.0, max_calls=3))
+    free = Budget(BudgetSettings(max_usd=0.0, max_calls=3))
     draw(section(pipeline), tmp_path / "a", *ROSES[:3], budget=free)
     assert (free.calls, free.usd) == (3, 0.0)
     with pytest.raises(LTGCError, match="max_calls: 3 calls are reached"):
         draw(section(pipeline), tmp_path / "a", *ROSES, budget=free)
-    priced = Budget(prices={f"diffusers:{pipeline}": params.Price(image=0.5)})
+    priced = Budget(prices={f"diffusers:{pipeline}": Price(image=0.5)})
     draw(section(pipeline), tmp_path / "b", *ROSES[:3], budget=priced)
     assert priced.usd == 1.5
 

@@ -11,19 +11,23 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
-from tiny import COUNTS, NAMES, load_clip
+from tiny import COUNTS, NAMES, load_tiny
 
-from ltgc import artifacts, classifier, params, pixels, tuning
-from ltgc.classifier import Classifier
-from ltgc.clip import Clip
-from ltgc.errors import LTGCError
-from ltgc.methods import METHODS
-from ltgc.plan import Plan, TrainingSet, batch, make_plan
-from ltgc.train import learning_rate, train
+from ltgc.classifier import tuning
+from ltgc.classifier.network import Classifier, load_classifier
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.pipeline.artifacts.dataset import MANIFEST
+from ltgc.pipeline.artifacts.descriptions import TEMPLATES
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import Method, TrainSettings
+from ltgc.training.batches import Plan, TrainingSet, batch, make_plan
+from ltgc.training.loop import learning_rate, train
+from ltgc.training.methods import METHODS
 from stages.train import main as train_stage
 
 # By method: where x_i comes from, whether its classes are balanced, and where x_j comes from (DESIGN §8).
-EXPECTED: dict[params.Method, tuple[str, bool, str | None] | None] = {
+EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
     "clip_zero_shot": None,
     "clip_finetune": ("original", False, None),
     "no_balancemix": ("both", False, None),
@@ -40,9 +44,9 @@ LABELS = torch.tensor(ORIGINAL + GENERATED)
 POOLS = {"original": set(range(100)), "generated": set(range(100, 150)), "both": set(range(150))}
 
 
-def settings(**changes: Any) -> params.Train:
+def settings(**changes: Any) -> TrainSettings:
     section = yaml.safe_load(Path("params.yaml").read_text())["train"] | {"device": "cpu"} | changes
-    return params.Train.model_validate(section)
+    return TrainSettings.model_validate(section)
 
 
 def training_set(images: torch.Tensor | None = None) -> TrainingSet:
@@ -61,12 +65,12 @@ def new_classifier(model: Clip, classes: int = 3) -> Classifier:
 
 
 def test_every_method_of_params_has_an_entry_in_the_table() -> None:
-    assert list(METHODS) == list(EXPECTED) == list(get_args(params.Method))
+    assert list(METHODS) == list(EXPECTED) == list(get_args(Method))
     assert METHODS["clip_zero_shot"] is None
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_each_method_draws_from_its_data_with_its_sampling(method: params.Method) -> None:
+def test_each_method_draws_from_its_data_with_its_sampling(method: Method) -> None:
     recipe, expected = METHODS[method], EXPECTED[method]
     assert recipe and expected
     pool_i, balanced, pool_j = expected
@@ -91,7 +95,7 @@ def test_each_method_draws_from_its_data_with_its_sampling(method: params.Method
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_every_method_takes_the_same_number_of_steps_of_the_same_size(method: params.Method, model: Clip) -> None:
+def test_every_method_takes_the_same_number_of_steps_of_the_same_size(method: Method, model: Clip) -> None:
     recipe = METHODS[method]
     assert recipe
     network, data = new_classifier(model), training_set()
@@ -157,7 +161,7 @@ def test_images_that_do_not_fit_in_memory_are_read_for_each_batch_with_the_same_
     heads = []
     for images in (in_memory, on_disk):
         torch.manual_seed(0)
-        network = new_classifier(load_clip(clip_name))
+        network = new_classifier(load_tiny(clip_name))
         data = TrainingSet(images, torch.tensor([0, 1, 2, 0, 1, 2]), original=4)
         recipe, run = METHODS["balancemix"], settings(steps=2, batch_size=4)
         assert recipe
@@ -240,7 +244,7 @@ def test_bf16_gives_the_losses_of_fp32_to_its_precision_and_leaves_the_network_i
     recipe = METHODS["balancemix"]
     assert recipe
     curves = []
-    for clip, precision in ((model, "fp32"), (load_clip(clip_name), "bf16")):
+    for clip, precision in ((model, "fp32"), (load_tiny(clip_name), "bf16")):
         AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, but here
         torch.manual_seed(0)
         network, run = new_classifier(clip), settings(steps=3, batch_size=6, precision=precision)
@@ -273,13 +277,13 @@ def test_a_saved_classifier_gives_the_same_logits_when_loaded(model: Clip, clip_
     network, data = new_classifier(model), training_set()
     recipe, run = METHODS["balancemix"], settings(steps=3, batch_size=4, lr=0.05)
     assert recipe
-    untouched = load_clip(clip_name)
+    untouched = load_tiny(clip_name)
     train(network, make_plan(recipe, data, run), data, run)
     network.save(tmp_path)
     images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
-    loaded = classifier.load(tmp_path, untouched)
+    loaded = load_classifier(tmp_path, untouched)
     torch.testing.assert_close(loaded(images), network(images).detach(), rtol=0, atol=1e-5)
-    before = load_clip(clip_name).model.visual.state_dict()
+    before = load_tiny(clip_name).model.visual.state_dict()
     assert before.keys() == untouched.model.visual.state_dict().keys()  # loading worked on a copy
 
 
@@ -328,7 +332,7 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_without_generated_images_a_method_runs_on_the_originals_or_says_why_not(
-    method: params.Method, in_world: Callable[..., Path]
+    method: Method, in_world: Callable[..., Path]
 ) -> None:
     root = in_world(generated=False)
     train_stage(method, "0")
@@ -348,8 +352,8 @@ def test_a_data_set_without_validation_split_trains_without_validation_accuracy(
     in_world: Callable[..., Path],
 ) -> None:
     root = in_world()
-    lines = (root / artifacts.MANIFEST).read_text().splitlines(keepends=True)
-    (root / artifacts.MANIFEST).write_text("".join(line for line in lines if not line.endswith(",val\n")))
+    lines = (root / MANIFEST).read_text().splitlines(keepends=True)
+    (root / MANIFEST).write_text("".join(line for line in lines if not line.endswith(",val\n")))
     train_stage("clip_finetune", "0")
     assert json.loads((root / "models/clip_finetune/0/run.json").read_text())["val_accuracy"] is None
 
@@ -363,7 +367,7 @@ def test_the_head_of_zero_shot_is_the_text_features_that_params_ask_for(
     texts = [f"A photo of the class {name}" for name in NAMES]
     if init == "templates":
         texts = [f"{text} with petal number {label}" for label, text in enumerate(texts)]
-    network = classifier.load(root / "models/clip_zero_shot/0", model)
+    network = load_classifier(root / "models/clip_zero_shot/0", model)
     torch.testing.assert_close(network.head.detach(), model.text_features(texts))
     assert network.logit_scale == pytest.approx(model.logit_scale if init == "templates" else 7.5)
     assert set(files(root / "models/clip_zero_shot/0")) == {"run.json", "head.safetensors"}
@@ -371,8 +375,8 @@ def test_the_head_of_zero_shot_is_the_text_features_that_params_ask_for(
 
 def test_a_class_without_template_is_named(in_world: Callable[..., Path]) -> None:
     root = in_world()
-    templates = (root / artifacts.TEMPLATES).read_text().splitlines(keepends=True)
-    (root / artifacts.TEMPLATES).write_text("".join(templates[:1] + templates[2:]))
+    templates = (root / TEMPLATES).read_text().splitlines(keepends=True)
+    (root / TEMPLATES).write_text("".join(templates[:1] + templates[2:]))
     with pytest.raises(LTGCError, match="no template of class 'green fern'"):
         train_stage("clip_finetune", "0")
     assert not list((root / "models").rglob("*.safetensors"))

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 import yaml
 from open_clip.modified_resnet import ModifiedResNet
-from tiny import PREPROCESS, REPOSITORY, load_clip
+from tiny import PREPROCESS, REPOSITORY, load_tiny
 from torch import nn
 
-from ltgc import classifier, params, tuning
-from ltgc.classifier import Classifier
-from ltgc.clip import Clip
-from ltgc.errors import LTGCError
+from ltgc.classifier import tuning
+from ltgc.classifier.network import Classifier, load_classifier
+from ltgc.clip.encoder import Clip
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import TrainSettings
 
 TUNINGS = list(tuning.TUNINGS)
 FILES = {
@@ -27,7 +28,7 @@ FILES = {
 
 @pytest.fixture
 def clip(clip_name: str) -> Clip:
-    return load_clip(clip_name)
+    return load_tiny(clip_name)
 
 
 @pytest.fixture
@@ -35,9 +36,9 @@ def images() -> torch.Tensor:
     return torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def settings(name: str, **changes: Any) -> params.Train:
+def settings(name: str, **changes: Any) -> TrainSettings:
     section = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["train"]
-    return params.Train.model_validate(section | {"tuning": name} | changes)
+    return TrainSettings.model_validate(section | {"tuning": name} | changes)
 
 
 def tuned(clip: Clip, name: str, bias: torch.Tensor | None = None) -> Classifier:
@@ -57,7 +58,7 @@ def one_step(network: Classifier, images: torch.Tensor) -> None:
 
 
 def test_every_tuning_of_params_has_an_entry_in_the_table() -> None:
-    assert list(get_args(params.Train.model_fields["tuning"].annotation)) == TUNINGS
+    assert list(get_args(TrainSettings.model_fields["tuning"].annotation)) == TUNINGS
 
 
 @pytest.mark.parametrize("name", TUNINGS)
@@ -92,8 +93,8 @@ def test_a_trained_classifier_gives_the_same_logits_from_its_files(
     again.mkdir()
     network.save(first)
     assert {path.name for path in first.iterdir()} == FILES[name] | {"head.safetensors"}
-    untouched = load_clip(clip_name)
-    loaded = classifier.load(first, untouched)
+    untouched = load_tiny(clip_name)
+    loaded = load_classifier(first, untouched)
     assert (start - network(images)).abs().max() > 0.1
     torch.testing.assert_close(loaded(images), network(images).detach(), rtol=0, atol=1e-4)  # logits up to 40
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -101,7 +102,7 @@ def test_a_trained_classifier_gives_the_same_logits_from_its_files(
     for path in first.rglob("*.safetensors"):
         assert path.read_bytes() == (again / path.relative_to(first)).read_bytes()
     torch.testing.assert_close(
-        untouched.model.visual.state_dict(), load_clip(clip_name).model.visual.state_dict(), rtol=0, atol=0
+        untouched.model.visual.state_dict(), load_tiny(clip_name).model.visual.state_dict(), rtol=0, atol=0
     )
 
 
@@ -149,5 +150,5 @@ def test_a_frozen_encoder_keeps_its_running_means_while_the_head_learns() -> Non
 
 def test_weights_that_nothing_would_save_are_an_error(clip: Clip, tmp_path: Path) -> None:
     network = Classifier(clip.model.visual.requires_grad_(True), torch.randn(3, 24), 20.0)
-    with pytest.raises(RuntimeError, match=r"without ltgc\.tuning\.apply"):
+    with pytest.raises(RuntimeError, match=r"without ltgc\.classifier\.tuning\.apply"):
         network.save(tmp_path)

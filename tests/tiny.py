@@ -11,8 +11,13 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from ltgc import artifacts, clip, params
-from ltgc.artifacts import Attempt, ClassRecord, ClassTemplate, Contamination, ImageRecord, Shot
+from ltgc.clip.encoder import Clip
+from ltgc.clip.weights import load_clip
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, ShotGroup, class_slug
+from ltgc.pipeline.artifacts.descriptions import TEMPLATES, ClassTemplate
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
+from ltgc.pipeline.settings.clip import ClipSettings
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = {
@@ -28,7 +33,7 @@ PREPROCESS = {
 }
 # label -> (train, val, test, accepted generated images): one class of each shot group
 COUNTS = [(102, 2, 3, 0), (20, 2, 3, 0), (4, 2, 3, 6)]
-SHOTS: list[Shot] = ["many", "medium", "few"]
+SHOTS: list[ShotGroup] = ["many", "medium", "few"]
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
 NAMES = ["red/rose", "green fern", "blue “bell”"]
 
@@ -46,8 +51,8 @@ def save_clip(folder: Path) -> str:
     return f"local-dir:{folder}"
 
 
-def load_clip(name: str) -> clip.Clip:
-    return clip.load(params.Clip(model=name, pretrained=None), "cpu")
+def load_tiny(name: str) -> Clip:
+    return load_clip(ClipSettings(model=name, pretrained=None), "cpu")
 
 
 def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> None:
@@ -63,7 +68,7 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     images, classes, attempts = [], [], []
     for label, (train_count, val, test, accepted) in enumerate(COUNTS):
         name = NAMES[label]
-        slug = artifacts.slug(label, name)
+        slug = class_slug(label, name)
         classes.append(
             ClassRecord(
                 label=label, name=name, slug=slug, train=train_count, val=val, test=test, shot=SHOTS[label]
@@ -91,11 +96,11 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
         )
         for label, name in enumerate(NAMES)
     ]
-    artifacts.write_records_csv(root / artifacts.MANIFEST, images, ImageRecord)
-    artifacts.write_records_csv(root / artifacts.CLASSES, classes, ClassRecord)
-    artifacts.write_jsonl(root / artifacts.TEMPLATES, templates)
-    artifacts.write_jsonl(root / artifacts.ATTEMPTS, attempts)
-    artifacts.write_records_csv(root / artifacts.DROPPED, [], Contamination)
+    files.write_records_csv(root / MANIFEST, images, ImageRecord)
+    files.write_records_csv(root / CLASSES, classes, ClassRecord)
+    files.write_jsonl(root / TEMPLATES, templates)
+    files.write_jsonl(root / ATTEMPTS, attempts)
+    files.write_records_csv(root / DROPPED, [], Contamination)
 
 
 def draw(path: Path, label: int, rng: np.random.Generator) -> None:

@@ -1,5 +1,7 @@
 """Wildflowers-LT: a long-tailed data set that is drawn, so that the truth about every image is known."""
 
-from embedded.wildflowers.world import AXES, SCENES, Flower, Species, load_species, prepare
+from embedded.wildflowers.dataset import prepare
+from embedded.wildflowers.flower import AXES, SCENES, Flower
+from embedded.wildflowers.species import Species, load_species
 
 __all__ = ["AXES", "SCENES", "Flower", "Species", "load_species", "prepare"]

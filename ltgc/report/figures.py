@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ltgc import images
-from ltgc.artifacts import Attempt, ClassRecord
-from ltgc.report.names import (
+from ltgc.data import images
+from ltgc.pipeline.artifacts.dataset import ClassRecord
+from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.report.style import (
     BASELINE,
     METHOD_STYLES,
     OTHER_STYLE,

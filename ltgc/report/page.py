@@ -9,32 +9,24 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ltgc.artifacts import (
-    AskMetrics,
-    Attempt,
-    ClassQuality,
-    ClassRecord,
-    ClassTemplate,
-    Contamination,
-    ExistingDescription,
-    ExtendedDescription,
-    Finding,
-    ImageRecord,
-    Prediction,
-)
-from ltgc.compare import METRICS, Comparison, Results
+from ltgc.evaluation.comparison import METRICS, Comparison, Results
+from ltgc.pipeline.artifacts.asking import AskMetrics
+from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import Attempt, ClassQuality, Contamination
+from ltgc.pipeline.artifacts.runs import Prediction
 from ltgc.report import figures, sections, thumbnails
-from ltgc.report.names import method_name
-from ltgc.report.rerun import Rerun
+from ltgc.report.provenance import Rerun
+from ltgc.report.style import method_name
 from ltgc.report.thumbnails import Thumbnails
 
+TEMPLATES = Path(__file__).parent / "templates"
 CONTAMINATED_SHOWN = 60
 
 
@@ -70,7 +62,7 @@ class Inputs:
 def page(inputs: Inputs) -> str:
     """The HTML of the report. Raises LTGCError naming an image that is not there or cannot be read."""
     environment = Environment(
-        loader=PackageLoader("ltgc"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -154,4 +146,4 @@ def _pairs(inputs: Inputs, thumbs: Thumbnails) -> Sequence[tuple[Contamination, 
 
 def _asset(name: str) -> Markup:
     """A file of this package that goes into the page as it is."""
-    return Markup(files("ltgc").joinpath("templates", name).read_text(encoding="utf-8"))
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))

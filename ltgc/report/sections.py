@@ -6,21 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ltgc.artifacts import (
-    Attempt,
-    ClassAccuracy,
-    ClassQuality,
-    ClassRecord,
-    ClassTemplate,
-    ExistingDescription,
-    ExtendedDescription,
-    Finding,
-    ImageRecord,
-    Prediction,
-)
-from ltgc.compare import LOWER_IS_BETTER, Comparison, best, statistic
-from ltgc.loops import refinement_chains
-from ltgc.report.names import BASELINE, OURS, SHOT_COLOURS
+from ltgc.evaluation.comparison import LOWER_IS_BETTER, Comparison, best, statistic
+from ltgc.evaluation.loop_metrics import refinement_chains
+from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import Attempt, ClassQuality
+from ltgc.pipeline.artifacts.runs import ClassAccuracy, Prediction
+from ltgc.report.style import BASELINE, OURS, SHOT_COLOURS
 from ltgc.report.thumbnails import Thumbnails
 
 T = TypeVar("T")
@@ -33,9 +25,6 @@ CHAINS_SHOWN = 30  # refinements of a class
 DESCRIPTIONS_SHOWN = 100  # of a class and list
 FINDINGS_SHOWN = 200  # of a kind
 PAIRS_SHOWN = 12  # confusions mended, and made
-
-
-# --- verdict and comparison -----------------------------------------------------------------------------
 
 
 def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -82,9 +71,6 @@ def verdict(comparison: Comparison) -> list[dict[str, Any]]:
     return sentences
 
 
-# --- data -----------------------------------------------------------------------------------------------
-
-
 def shot_rows(classes: Sequence[ClassRecord]) -> list[dict[str, Any]]:
     groups = {shot: [c for c in classes if c.shot == shot] for shot in SHOT_COLOURS} | {"all": list(classes)}
     return [
@@ -115,9 +101,6 @@ def findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
         for kind, title in titles.items()
         if kind in of_kind
     ]
-
-
-# --- loops ----------------------------------------------------------------------------------------------
 
 
 def flow(loops: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -166,9 +149,6 @@ def rounds(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     ]
 
 
-# --- confusions -----------------------------------------------------------------------------------------
-
-
 def confusions(
     classes: Sequence[ClassRecord], predictions: Mapping[str, Sequence[Sequence[Prediction]]]
 ) -> dict[str, list[dict[str, Any]]]:
@@ -203,9 +183,6 @@ def _confused(seeds: Sequence[Sequence[Prediction]]) -> dict[tuple[int, int], fl
     """(label, prediction) -> test images a seed, of the wrong predictions."""
     total = Counter((p.label, p.prediction) for seed in seeds for p in seed if p.label != p.prediction)
     return {pair: count / len(seeds) for pair, count in total.items()}
-
-
-# --- classes --------------------------------------------------------------------------------------------
 
 
 def mean_accuracy(accuracies: Mapping[str, Sequence[ClassAccuracy]]) -> dict[str, dict[int, float]]:

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltgc import images
+from ltgc.data import images
 
 SIDE = 128  # pixels, longer side
 BUDGET = 8_000_000  # bytes of data URIs in a page; thousands of texts and an SVG a figure take the rest

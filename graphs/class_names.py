@@ -1,0 +1,68 @@
+"""Class names as models write them, found in what a model says."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from graphs.parse.reply import MAX_REPLY, THINKING, Unusable, normalised, refused
+from ltgc.data.synonyms import SYNONYMS
+from ltgc.pipeline.artifacts.dataset import ClassRecord
+from ltgc.pipeline.errors import LTGCError
+
+Words = tuple[str, ...]
+
+
+class Names:
+    """The classes by name and synonym, found in what a model says, whatever its case, plurals and punctuation."""
+
+    def __init__(self, classes: Sequence[ClassRecord], synonyms: Iterable[tuple[str, str]] = ()) -> None:
+        """synonyms: (class name, another name of it). Raises LTGCError for one that two classes would have."""
+        labels = {c.name: c.label for c in classes}
+        self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
+        self._stems: dict[Words, int] = {}  # asked after the names: "glass" and "glasses" may be two classes
+        for class_name, name in [*synonyms, *((name, name) for name in labels)]:
+            if class_name not in labels:
+                raise LTGCError(f"{SYNONYMS}: {class_name!r} is no class of data/classes.csv")
+            if self._labels.setdefault(words(name), labels[class_name]) != labels[class_name]:
+                raise LTGCError(f"{SYNONYMS}: {name!r} is given to {class_name!r} and names another class too")
+            self._stems.setdefault(_stem(words(name)), labels[class_name])
+        self._longest = max(map(len, self._labels), default=0)
+
+    def find(self, reply: str) -> int:
+        """The label of the one class that the reply names.
+
+        Raises Unusable: "refused", "unknown_class" for a reply without one, "several_classes".
+        """
+        text = THINKING.sub("", reply[:MAX_REPLY])
+        said = words(text)
+        if (label := self._labels.get(said)) is not None:
+            return label  # a class may well be called "sorry"
+        if refused(text):
+            raise Unusable("refused")
+        found = set()
+        at = 0
+        while at < len(said):
+            # The longest name that begins here: "rose hip" is not a rose.
+            for size in range(min(self._longest, len(said) - at), 0, -1):
+                if (label := self._label(said[at : at + size])) is not None:
+                    found.add(label)
+                    at += size
+                    break
+            else:
+                at += 1
+        if len(found) != 1:
+            raise Unusable("several_classes" if found else "unknown_class")
+        return found.pop()
+
+    def _label(self, words: Words) -> int | None:
+        exact = self._labels.get(words)
+        return self._stems.get(_stem(words)) if exact is None else exact
+
+
+def words(text: str) -> Words:
+    return tuple(normalised(text).split())
+
+
+def _stem(words: Words) -> Words:
+    """Alike for the singular and the plural that English makes of it: poppy and poppies, box and boxes."""
+    last = re.sub(r"(?<!s|u|i)s$", "", words[-1])
+    return (*words[:-1], re.sub(r"y$", "i", last.removesuffix("e")))

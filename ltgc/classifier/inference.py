@@ -1,0 +1,53 @@
+"""What a trained classifier says of images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltgc.classifier import devices
+from ltgc.classifier.network import Classifier
+from ltgc.clip.pixels import Pixels, batches
+
+# LIFT's test-time ensembling: images of 224 px enlarged by 24 px, cut into five crops of 224 px.
+ENLARGED_BY = 24 / 224
+
+
+@torch.inference_mode()
+def probabilities(
+    classifier: Classifier, pixels: Pixels, batch_size: int, ensemble: bool = False, workers: int = 0
+) -> Tensor:
+    """Class probabilities (N, C), float32 on the CPU, of all images in order. ensemble: over five crops.
+
+    Where several processes run, each computes its share, and each gets all. workers: as of `pixels.batches`.
+    """
+    logits = ensembled if ensemble else Classifier.__call__
+    reads = [(part, None) for part in devices.share(len(pixels)).split(batch_size) if len(part)]
+    rows = [classifier.head.new_zeros(0, len(classifier.head))]
+    for images in batches(pixels, reads, classifier.head.device, workers):
+        rows.append(logits(classifier, images).softmax(-1))
+    return devices.gather(torch.cat(rows), len(pixels)).cpu()
+
+
+def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
+    """Test-time ensembling (Shi et al. 2024): the mean logits (B, C) of five crops, the corners and the centre.
+
+    pixels: (B, 3, H, W) in [0, 255]. They are enlarged by ENLARGED_BY and cut back to H x W.
+    """
+    height, width = pixels.shape[-2:]
+    down, right = (round(side * ENLARGED_BY) for side in (height, width))
+    larger = F.interpolate(pixels.float(), (height + down, width + right), mode="bicubic").clamp(0, 255)
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    crops = [larger[..., top : top + height, left : left + width] for top, left in corners]
+    return torch.stack([classifier(crop) for crop in crops]).mean(0)
+
+
+def accuracy(
+    classifier: Classifier, pixels: Pixels, labels: Tensor, batch_size: int, workers: int = 0
+) -> float | None:
+    """Top-1 in percent with two decimals, or None without images. labels: (N,) int64."""
+    if not len(labels):
+        return None
+    correct = probabilities(classifier, pixels, batch_size, workers=workers).argmax(-1) == labels
+    return round(100 * correct.float().mean().item(), 2)

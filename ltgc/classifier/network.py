@@ -1,0 +1,94 @@
+"""The classifier: CLIP's visual encoder, tuned or not, under a cosine or linear head."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ltgc.classifier import tuning
+from ltgc.clip.encoder import Clip
+from ltgc.pipeline.errors import LTGCError
+
+HEAD = "head.safetensors"
+
+
+class Classifier(nn.Module):
+    """logits = scale * cos(image feature, weight), or with a bias scale * (unit feature · weight + bias).
+
+    head: (C, D) class weights, any length; bias: (C,) of the linear head, None for the cosine head;
+    visual: preprocessed images (B, 3, H, W) -> features (B, D). Both heads give the same logits at the start,
+    with unit weights and no bias; the linear one can then learn how long a class's weights are.
+    """
+
+    gain: Tensor  # (3, 1, 1)
+    offset: Tensor
+
+    def __init__(self, visual: nn.Module, head: Tensor, logit_scale: float, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.visual = visual
+        self.head = nn.Parameter(head.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.logit_scale = logit_scale
+        cfg: Any = visual.preprocess_cfg  # open_clip leaves it on the visual tower
+        # From 8-bit values to what CLIP's preprocessing gives: one multiplication and one addition.
+        mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self.register_buffer("gain", (1 / (255 * std)).to(head.device), persistent=False)
+        self.register_buffer("offset", (-mean / std).to(head.device), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 or float in [0, 255] -> logits (B, C)."""
+        features = self.features(pixels)
+        if self.bias is None:
+            return self.logit_scale * features @ F.normalize(self.head, dim=-1).T
+        return self.logit_scale * F.linear(features, self.head, self.bias)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 or float in [0, 255] -> unit image features (B, D)."""
+        return F.normalize(self.visual(pixels * self.gain + self.offset), dim=-1)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As nn.Module's; a frozen encoder stays as it is in evaluation (batch norm's running means)."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.visual.parameters()):
+            self.visual.eval()
+        return self
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """What is trained, for the optimizer: matrices with weight decay, the rest without.
+
+        The cosine head is of the rest: its length does not enter the logits, decay would only change its step.
+        """
+        trained = [p for p in self.visual.parameters() if p.requires_grad]
+        matrices, rest = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
+        if self.bias is None:
+            rest.append(self.head)
+        else:
+            matrices.append(self.head)
+            rest.append(self.bias)
+        return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+    def save(self, folder: Path) -> None:
+        """Write the head, and what was trained of the encoder, into `folder`."""
+        saved = {"weight": self.head, "logit_scale": torch.tensor(self.logit_scale, dtype=torch.float64)}
+        if self.bias is not None:
+            saved["bias"] = self.bias
+        save_file({name: value.detach().cpu().contiguous() for name, value in saved.items()}, folder / HEAD)
+        tuning.save(self.visual, folder)
+
+
+def load_classifier(folder: Path, clip: Clip) -> Classifier:
+    """The classifier that `Classifier.save` wrote, on a copy of the visual encoder of `clip`, for inference."""
+    if not (folder / HEAD).is_file():
+        raise LTGCError(f"{folder / HEAD}: not there; run `dvc repro` to train it")
+    saved = load_file(folder / HEAD)
+    visual = tuning.load(deepcopy(clip.model.visual), folder)
+    scale = float(saved.pop("logit_scale"))
+    head = {name: value.to(clip.device) for name, value in saved.items()}
+    classifier = Classifier(visual, head["weight"], scale, head.get("bias"))
+    return classifier.to(clip.device).eval().requires_grad_(False)

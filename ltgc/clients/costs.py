@@ -1,0 +1,74 @@
+"""What calls and drawings cost, a stage at a time."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ltgc.clients.budget import Budget
+from ltgc.pipeline.settings.servers import Price
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage: calls to a chat model with their tokens, and drawn images."""
+
+    calls: float = 0
+    images: float = 0
+    prompt_tokens: float = 0
+    completion_tokens: float = 0
+    usd: float | None = 0.0  # None: a model has no price
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.calls + other.calls,
+            self.images + other.images,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            None if self.usd is None or other.usd is None else self.usd + other.usd,
+        )
+
+
+def priced(
+    prices: Mapping[str, Price],
+    chat_model: str,
+    t2i_model: str,
+    calls: float,
+    prompt_tokens: float,
+    completion_tokens: float,
+    images: float = 0,
+) -> Cost:
+    """The cost of so many calls and images. A model that is not used needs no price."""
+    budget = Budget(prices=prices)
+    usd = budget.tokens_cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
+    drawn = budget.image_cost(t2i_model) if images else 0.0
+    total = None if usd is None or drawn is None else usd + images * drawn
+    return Cost(calls, images, prompt_tokens, completion_tokens, total)
+
+
+def cost_summary(costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """metrics/cost.json: each stage, and all together."""
+    total = sum(costs.values(), Cost())
+    return {
+        name: asdict(cost) | {"usd": None if cost.usd is None else round(cost.usd, 6)}
+        for name, cost in [*costs.items(), ("total", total)]
+    }
+
+
+COST_FIELDS = ["stage", "measure", "value"]
+MEASURES = {  # of plots/cost.csv: the name there, and the field of Cost
+    "USD": "usd",
+    "calls": "calls",
+    "images": "images",
+    "prompt tokens": "prompt_tokens",
+    "reply tokens": "completion_tokens",
+}
+
+
+def cost_rows(costs: Mapping[str, Cost]) -> list[dict[str, Any]]:
+    """plots/cost.csv: a row for each stage and measure; none for money where a model has no price."""
+    return [
+        {"stage": stage, "measure": measure, "value": value}
+        for stage, cost in costs.items()
+        for measure, field in MEASURES.items()
+        if (value := getattr(cost, field)) is not None
+    ]

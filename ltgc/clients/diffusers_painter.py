@@ -1,0 +1,117 @@
+"""Drawing on this machine: text-to-image pipelines of diffusers, in batches, with every image stored (Eq. 1)."""
+
+import asyncio
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from PIL import Image
+
+from ltgc.clients import server
+from ltgc.clients.diffusers_pipeline import Painted, Pipeline, lora_file
+from ltgc.clients.painter import Drawing, seed_of
+from ltgc.clients.store import Store, key_of
+from ltgc.pipeline import pins
+from ltgc.pipeline.batching import Batcher
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.servers import T2ISettings
+
+HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+class DiffusersPainter:
+    """A text-to-image pipeline on this machine. It is loaded when the first image is not in the store."""
+
+    def __init__(self, section: T2ISettings, store: Store) -> None:
+        self._section = section
+        self._store = store
+        self._identity: list[str | None] = []
+        self._pipeline: Pipeline | None = None
+        self._batches = Batcher(self._paint, section.diffusers.batch_size, section.diffusers.wait)
+
+    async def __aenter__(self) -> Self:
+        self._identity = await asyncio.to_thread(identity, self._section)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._pipeline = None  # its memory is free for what comes next
+
+    def seed(self, class_name: str, index: int, round: int) -> int:
+        return seed_of(self._section.seed, class_name, index, round)
+
+    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+        """One image of `prompt`, from the store if it was drawn before; the file belongs to the class `slug`.
+
+        The image depends on the prompt and the seed alone, but for the last bits: another batch around it may
+        change a pixel by one grey level. Raises LTGCError for a pipeline that cannot draw.
+        """
+        name, key = self._section.billed_as, self._key(prompt, seed)
+        stored = self._store.get(key)
+        if stored is None:
+            budget = self._store.budget
+            async with budget.reserve(name, budget.image_cost(name)):
+                painted = await self._batches((prompt, seed))
+                await asyncio.to_thread(self._keep, slug, key, painted)
+            stored = self._store.get(key) or {"failure": "no_image"}
+        else:
+            self._store.tally.cached += 1
+        cut = "cut" in stored
+        if "image" not in stored:
+            return Drawing(seed, None, stored["failure"], refinable=True, cut=cut)
+        return Drawing(seed, self._store.read_image(stored), cut=cut)
+
+    def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
+        """As a server's."""
+        where = self._section.model
+        server.check_failures("t2i", where, self._section.max_failed_fraction, failed, asked, what)
+
+    def _key(self, prompt: str, seed: int) -> str:
+        """Of everything that determines the image; not how it is batched, nor where the weights wait."""
+        d = self._section.diffusers
+        lora_scale = d.lora.scale if d.lora else None
+        return key_of(
+            "diffusers", self._section.model, *self._identity, d.variant, d.dtype, d.steps, d.guidance,
+            d.negative_prompt, d.scheduler, lora_scale, d.vae_tiling, self._section.size, seed, prompt,
+        )  # fmt: skip
+
+    def _paint(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+        """One batch of (prompt, seed), in the batcher's thread."""
+        if self._pipeline is None:
+            self._pipeline = Pipeline(self._section)
+        return self._pipeline([prompt for prompt, _ in items], [seed for _, seed in items])
+
+    def _keep(self, slug: str, key: str, painted: Painted) -> None:
+        more = {"cut": painted.cut} if painted.cut is not None else {}
+        name = self._section.billed_as
+        if painted.pixels is None:
+            self._store.put(slug, key, {"model": name, "failure": "refused", **more})
+            return
+        file = io.BytesIO()
+        Image.fromarray(painted.pixels).save(file, "PNG")
+        self._store.put_image(slug, key, name, file.getvalue(), **more)
+
+
+def identity(section: T2ISettings) -> list[str | None]:
+    """What tells the weights from others of the same name: of the pipeline, and of its LoRA or None.
+
+    A pin in params.yaml needs no look at the weights, so what is stored can be used where they are not.
+    Raises LTGCError for a hub name without a revision: the same name may be other weights tomorrow.
+    """
+    model, revision = section.model, section.diffusers.revision
+    if Path(model).is_dir():
+        revision = revision or pins.unpinned("t2i.diffusers.revision", model, pins.fingerprint(Path(model)))
+    elif revision is None:
+        if HUB_NAME.match(model):
+            raise LTGCError(
+                f"t2i.diffusers.revision: {model} is not pinned; set the commit that "
+                f"https://huggingface.co/{model}/commits/main shows"
+            )
+        raise LTGCError(f"t2i.model: {model!r} is no folder and no hub name (organisation/name)")
+    lora = section.diffusers.lora
+    if lora is None:
+        return [revision, None]
+    path = str(lora.path)
+    pin = lora.revision or pins.unpinned("t2i.diffusers.lora.revision", path, pins.fingerprint(lora_file(lora)))
+    return [revision, pin]

@@ -1,0 +1,270 @@
+"""Servers that speak the OpenAI API: where they are, the key, their limits, and what their failures mean.
+
+Retries are the openai client's own. What it does not do is done here, once for chats and images, around each
+attempt: a deadline for all of it, the rate limit, a bound on what is read, a look whether it is JSON at all,
+and the key taken out of whatever the server echoes. See docs/faults.md.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib import import_module
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+
+from ltgc.clients.http import HTTPClient, Malformed, TooLong, WrongAddress, is_local
+from ltgc.clients.limits import Limits
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.servers import EMBEDDED, ChatSettings, ServerSettings
+from ltgc.pipeline.terminal import console
+
+NO_KEY = "none"  # what a server that needs no key is sent
+MAX_WAIT = 120  # seconds; the openai client does not wait for a longer Retry-After
+NAMED = 10  # failed classes named per reason
+REFUSALS = {"content_policy_violation", "content_filter", "moderation_blocked", "image_generation_user_error"}
+# What a server that rejects a parameter says, and what then to write in its section of params.yaml.
+REJECTS = re.compile(
+    r"unsupported|not support|unrecognized|unknown (?:param|arg|field|name)|unexpected|not permitted|not allowed"
+    r"|invalid (?:param|arg|field)",
+    re.I,
+)
+REMEDIES = {
+    "temperature": "temperature: null",
+    "seed": "seed: null",
+    "response_format": "response_format: null",
+    "size": "size: one that the model draws",
+    "quality": "quality: one that the model knows, or null",
+    "style": "style: null",
+}
+OTHER_NAME = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
+STREAM_ONLY = re.compile(r"\bstream\b.*\b(?:true|only|required|must)\b|\bonly\b.*\bstream", re.I)
+
+
+@contextmanager
+def running(**sections: ServerSettings) -> Iterator[list["Server"]]:
+    """The servers that sections of params.yaml name (`running(llm=params.llm)`), in order.
+
+    The embedded endpoint is started if one of them is it, once, and stopped at the end.
+    Raises LTGCError for a missing key or a malformed address, before anything is started or asked.
+    """
+    sharing: dict[str, list[ServerSettings]] = defaultdict(list)
+    for section in sections.values():
+        sharing[section.base_url.rstrip("/")].append(section)
+    limits = {base_url: Limits(shared) for base_url, shared in sharing.items()}
+    servers = [Server(name, section, limits[section.base_url.rstrip("/")]) for name, section in sections.items()]
+    embedded = [server for server in servers if server.section.base_url == EMBEDDED]
+    if not embedded:
+        yield servers
+        return
+    try:
+        endpoint = import_module("embedded.endpoint")
+    except ModuleNotFoundError as error:
+        name = embedded[0].name
+        raise LTGCError(f"{name}.base_url: embedded/ is not there ({error}); name a server") from error
+    with endpoint.running() as base_url:
+        for server in embedded:
+            server.base_url = base_url
+        yield servers
+
+
+class Server:
+    """One server as a stage uses it: its address, its key, and its limits."""
+
+    def __init__(self, name: str, section: ServerSettings, limits: Limits) -> None:
+        self.name = name  # of the section of params.yaml
+        self.section = section
+        self.limits = limits
+        self.base_url = section.base_url
+        self.key = _api_key(name, section)
+        self.headers, secrets = _headers(name, section)
+        self._secrets = [secret for secret in (self.key, *secrets) if secret != NO_KEY]
+        self.said: str | None = None  # the server's words about its last failure, without the key
+        self._failed_in_a_row = 0
+
+    def http_client(self) -> "HTTPClient":
+        """Connections of its own, for one event loop; close it."""
+        return HTTPClient(self.base_url, self.section.timeout, self.limits, self.hidden_bytes)
+
+    def client(self) -> openai.AsyncOpenAI:
+        """A client for one event loop; close it."""
+        return openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self.key,
+            timeout=self.section.timeout,
+            max_retries=self.section.retries,
+            default_headers=self.headers,
+            http_client=self.http_client(),
+        )
+
+    def answered(self) -> None:
+        """Note that a request got an answer that could be read."""
+        self._failed_in_a_row = 0
+
+    def failure(self, error: Exception) -> str:
+        """One word for a request that failed after its retries: "refused", "timeout", "http_500", ...
+
+        Raises LTGCError when no other request can do better: a wrong key, model, parameter or address, no money
+        left, a wait of hours, or an outage: several times `concurrency` requests failed and none was answered.
+        """
+        causes = list(_causes(error))
+        why = next((cause for cause in causes if isinstance(cause, Malformed)), error)
+        self.said = self.hidden(" ".join(str(why).split()))[:300]
+        code = getattr(error, "code", None)
+        status = getattr(error, "status_code", None)
+        where = f"{self.name}.base_url {self.base_url}"
+        if isinstance(error, WrongAddress):
+            raise LTGCError(f"{self.name}.{error}") from None
+        if status in (401, 403):
+            raise LTGCError(
+                f"{where}: HTTP {status}, access denied; check the key in ${self.section.api_key_env}"
+            ) from None
+        if status == 404 or code == "model_not_found":
+            raise LTGCError(
+                f"{self.name}.model: {self.base_url} knows no {self.section.model!r}; name one of its models, "
+                "and see that base_url ends where the API begins (mostly /v1)"
+            ) from None
+        if code == "insufficient_quota":
+            raise LTGCError(f"{where}: the account's quota is used up; what was paid for is kept") from None
+        if code in REFUSALS:
+            return "refused"
+        if status in (400, 422) and (remedy := self._remedy(error)):
+            raise LTGCError(
+                f"{where}: parameter rejected: set {self.name}.{remedy}; it said: {self.said}"
+            ) from None
+        if isinstance(error, openai.APIStatusError) and (wait := _retry_after(error.response.headers)) > MAX_WAIT:
+            raise LTGCError(
+                f"{where}: HTTP {status}, to be asked again in {wait:,.0f} s; run again then, "
+                "what was paid for is kept"
+            ) from None
+        if any(isinstance(cause, httpx2.ConnectError) for cause in causes):
+            raise LTGCError(f"{where}: nothing answers; start the server or correct the address") from None
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= max(20, 4 * self.limits.concurrency):
+            raise LTGCError(
+                f"{where}: {self._failed_in_a_row} requests in a row failed; it said: {self.said}; "
+                "run again when it is up, what was paid for is kept"
+            ) from None
+        if isinstance(error, openai.APITimeoutError):
+            return "timeout"
+        if isinstance(why, TooLong):
+            return "too_long"
+        if isinstance(error, openai.APIConnectionError) and not isinstance(why, Malformed):
+            return "connection_lost"
+        return f"http_{status}" if status else "malformed_reply"
+
+    def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
+        """Report what came to nothing: name -> reason, of `asked`.
+
+        Raises LTGCError past max_failed_fraction of the section.
+        """
+        hidden = {name: self.hidden(reason) for name, reason in failed.items()}
+        check_failures(self.name, self.base_url, self.section.max_failed_fraction, hidden, asked, what, self.said)
+
+    def hidden(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def hidden_bytes(self, body: bytes) -> bytes:
+        """For answers: only secrets that are long enough not to be a word ("EMPTY" is a common key of vLLM)."""
+        for secret in self._secrets:
+            if len(secret) >= 12:
+                body = body.replace(secret.encode(), b"***")
+        return body
+
+    def _remedy(self, error: Exception) -> str | None:
+        """What to set in the section, if the server's words name a parameter that it does not take."""
+        said, fields = str(error), type(self.section).model_fields
+        if "stream" in fields and not getattr(self.section, "stream", False) and STREAM_ONLY.search(said):
+            return "stream: true"
+        if not REJECTS.search(said):
+            return None
+        remedies = dict(REMEDIES)
+        if isinstance(self.section, ChatSettings):
+            sent = self.section.max_tokens_param
+            remedies[sent] = f"max_tokens_param: {OTHER_NAME[sent]}"
+        if "send_seed" in fields:
+            remedies["seed"] = "send_seed: false"
+        for parameter, remedy in remedies.items():
+            named = getattr(error, "param", None) == parameter or re.search(rf"\b{parameter}\b", said)
+            if named and remedy.partition(":")[0] in fields:
+                return remedy
+        return None
+
+
+def check_failures(
+    name: str, where: str, limit: float, failed: Mapping[str, str], asked: int, what: str, said: str | None = None
+) -> None:
+    """As Server.check_failures, for the section `name` and the model at `where`."""
+    if not failed:
+        return
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one, reason in failed.items():
+        by_reason[reason].append(one)
+    reasons = "; ".join(
+        f"{reason}: {', '.join(names[:NAMED])}"
+        + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    )
+    count = f"{len(failed):,} of {asked:,} got no usable {what} ({reasons})"
+    said = f"; it said: {said}" if said else ""
+    if len(failed) > limit * asked:
+        raise LTGCError(
+            f"{name}: {where}: {count}, more than {name}.max_failed_fraction {limit:g} allows{said}; "
+            "what was paid for is kept"
+        )
+    console.print(f"{count}{said}", markup=False, soft_wrap=True)
+
+
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Seconds; 0 where there is none that can be read."""
+    value = headers.get("retry-after", "")
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+
+
+def _headers(name: str, section: ServerSettings) -> tuple[dict[str, str], list[str]]:
+    """The section's headers, and those of their values that are secret: "$NAME" is read from the environment."""
+    headers, secrets = dict(section.headers), []
+    for header, value in headers.items():
+        if value.startswith("$"):
+            headers[header] = os.environ.get(value[1:], "").strip()
+            secrets.append(headers[header])
+            if not headers[header]:
+                raise LTGCError(f"{name}.headers: {header}: {value} is not set; export it")
+        if not (headers[header].isascii() and headers[header].isprintable()):
+            raise LTGCError(f"{name}.headers: {header}: {value} holds characters that no header has")
+    return headers, secrets
+
+
+def _api_key(name: str, section: ServerSettings) -> str:
+    url = urlsplit(section.base_url)
+    if section.base_url == EMBEDDED:
+        return NO_KEY
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise LTGCError(f"{name}.base_url: {section.base_url!r} is no address; write https://host/v1 or embedded")
+    key = os.environ.get(section.api_key_env, "").strip()
+    if not key and not is_local(section.base_url):
+        raise LTGCError(f"{name}.api_key_env: ${section.api_key_env} is not set; export {section.base_url}'s key")
+    if not (key.isascii() and key.isprintable()):  # an HTTP library would print it in its error
+        raise LTGCError(f"{name}.api_key_env: ${section.api_key_env} holds characters that no key has")
+    return key or NO_KEY
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,146 @@
+"""See the bill first: calls, tokens and money a stage, from the manifest and params.yaml alone.
+
+    dvc repro prepare            # the manifest; asks no model
+    ltgc estimate      # asks nobody either
+
+Prompts are built with the words of graphs/prompts.py and their length is counted; what the models will reply
+is assumed, by the constants below. docs/cost.md holds an estimate against what a run really used.
+"""
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from graphs import prompts, reflect
+from graphs.parse import repeats
+from ltgc.clients.budget import Budget, stored
+from ltgc.clients.costs import Cost, priced
+from ltgc.evaluation.asking import images_wanted
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.params import Params
+from ltgc.pipeline.terminal import output
+
+CHARACTERS_A_TOKEN = 4  # of English, with the tokenisers of today's models
+# A description in Template 1: "A photo of the class [y], {...}{...}.": 100 to 130 characters with most models.
+DESCRIPTION = 110  # characters, the class's name left out
+TEMPLATE = 100  # characters of a class feature template's features
+# Replies that are not in the template are asked for again; a good model needs it for one image in twenty.
+REPLIES_AN_IMAGE = 1.05
+# Of the descriptions asked for in a round, the part that is in the template, new and of the class. GPT-class
+# models lose little; the small ones lose more, and then more rounds are asked.
+NEW_A_ROUND = 0.8
+KEPT = 0.95  # of the descriptions, by the repetition check
+# Refinements a description takes. With a threshold that passes 4 drawings of 5, a fifth of the descriptions is
+# refined, a fifth of these again, ...: 0.2 + 0.04 + 0.008.
+REFINEMENTS = 0.25
+NAME_TOKENS = 10  # of a reply that names a class
+
+
+def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
+    """What each stage is going to need, whatever of it is in the stores already."""
+    tail = [c for c in classes if c.train < settings.extend.target]
+    image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
+    described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
+    images = 0.0
+    for c in classes:
+        length = DESCRIPTION + len(c.name)
+        known = c.train if c in tail else 0
+        if c in tail:
+            question = _tokens(_length(prompts.describe(c.name, "", c.context))) + image_tokens
+            described += _asked(c.train * REPLIES_AN_IMAGE, question, _tokens(length))
+            asked, kept = _extend(settings, c, length)
+            extended += asked
+            question = _tokens(_length(prompts.refine(c.name, [("d" * length, None)], None, 1)))
+            refined += _asked(kept * REFINEMENTS, question, _tokens(length))
+            images += kept * (1 + REFINEMENTS)
+            known += round(kept)
+        if settings.templates.source == "llm":
+            question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known, c.context)))
+            summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
+
+    shown = min(images_wanted(settings), sum(c.test for c in classes))
+    question = _tokens(_length(prompts.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
+    named = _asked(shown, question, NAME_TOKENS)
+
+    def cost(model: str, asked: Cost, images: float = 0) -> Cost:
+        tokens = asked.prompt_tokens, asked.completion_tokens
+        return priced(settings.prices, model, settings.t2i.billed_as, asked.calls, *tokens, images)
+
+    return {
+        "describe": cost(settings.vision.model, described),
+        "extend": cost(settings.llm.model, extended),
+        "templates": cost(settings.llm.model, summed_up),
+        "generate": cost(settings.llm.model, refined, images),
+        "ask": cost(settings.vision.model, named),
+    }
+
+
+def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]:
+    """The questions about one class, and how many descriptions it keeps."""
+    asked, new, missing = Cost(), 0.0, settings.extend.target - c.train
+    for _ in range(settings.extend.max_rounds):
+        if new >= missing:
+            break
+        wanted = min(reflect.WANTED, round(missing - new))
+        listed = ["d" * length] * round(c.train + new)
+        question = prompts.extend(c.name, listed, wanted, 0, c.context)
+        asked += _asked(1, _tokens(_length(question)), _tokens(wanted * length))
+        # The last few are rarely short of: what is left is asked for once more, and has arrived.
+        new = missing if missing - new < 1 / NEW_A_ROUND else new + max(1.0, wanted * NEW_A_ROUND)
+    new = min(new, missing)
+    if not settings.extend.repetition_check or new <= 1:
+        return asked, new
+    checks = math.ceil(new * length / (repeats.CHARACTERS_A_TOKEN * settings.llm.max_tokens))
+    overhead = _tokens(_length(prompts.repetition_check(c.name, [])))
+    check = _asked(checks, overhead + _tokens(new * length) / checks, KEPT * _tokens(new * length) / checks)
+    return asked + check, new * KEPT
+
+
+def _asked(calls: float, prompt_tokens: float, completion_tokens: float) -> Cost:
+    return Cost(calls, 0, calls * prompt_tokens, calls * completion_tokens)
+
+
+def _length(messages: Sequence) -> int:
+    return sum(len(message.text) for message in messages)
+
+
+def _tokens(characters: float) -> float:
+    return characters / CHARACTERS_A_TOKEN
+
+
+def table(settings: Params, costs: dict[str, Cost]) -> Table:
+    held = dict.fromkeys(costs, 0)
+    for name, _ in stored():
+        held[name] = held.get(name, 0) + 1
+    models = dict.fromkeys(costs, settings.llm.model) | {
+        "describe": settings.vision.model,
+        "ask": settings.vision.model,
+        "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
+    }
+    # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.
+    table = Table(title="What the loops are going to ask for, estimated", box=box.SIMPLE_HEAD, padding=0)
+    for heading in ("stage", "model", "calls", "images", "prompt tok.", "reply tok.", "USD", "stored"):
+        words = heading in ("stage", "model")
+        table.add_column(
+            heading, justify="left" if words else "right", no_wrap=heading != "model", overflow="fold"
+        )
+    total = sum(costs.values(), Cost())
+    for name, cost in [*costs.items(), ("total", total)]:
+        numbers = (cost.calls, cost.images, cost.prompt_tokens, cost.completion_tokens)
+        usd = "no price" if cost.usd is None else f"{cost.usd:,.2f}"
+        count = f"{sum(held.values()) if name == 'total' else held[name]:,}"
+        if name == "total":
+            table.add_section()
+        table.add_row(name, models.get(name, ""), *(f"{n:,.0f}" for n in numbers), usd, count)
+    if total.usd is None:
+        table.caption = "A model has no price: add it to `prices` in params.yaml."
+    return table
+
+
+def main() -> None:
+    settings = params.load("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+    classes = files.read_csv(CLASSES, ClassRecord)
+    output().print(table(settings, estimate(settings, classes)))

@@ -1,0 +1,95 @@
+"""A trained model as a folder of its own: weights that plain open_clip loads, adapter, head and class names.
+
+    ltgc export balancemix 0 exported/balancemix
+
+Then `ltgc predict`, or open_clip alone, see docs/export.md.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.tokenizer import HFTokenizer
+from safetensors.torch import save_file
+
+from ltgc.classifier import lora
+from ltgc.classifier.network import HEAD, load_classifier
+from ltgc.clip.encoder import Clip
+from ltgc.clip.weights import Source, load_clip, locate_clip
+from ltgc.commands.predict import CLASS_NAMES
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.artifacts.runs import MODELS, Run
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.clip import ClipSettings
+from ltgc.pipeline.terminal import console
+
+ADAPTER = "lora"
+PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+# What of the tuned encoders plain open_clip knows, and how: the others have layers of their own.
+MERGED: dict[str | None, Callable[[Any], Any]] = {
+    None: lambda visual: visual,  # zero-shot and linear probe: CLIP's own encoder
+    "full": lambda visual: visual,
+    "lora": lora.merge,
+}
+
+
+def main(method: str, seed: int, folder: Path) -> None:
+    section = params.load("clip")
+    export(MODELS / method / str(seed), section.clip, folder)
+    console.print(f"{folder}: {method}, seed {seed}; try ltgc predict {folder} IMAGES OUT.csv")
+
+
+def export(trained: Path, settings: ClipSettings, folder: Path) -> None:
+    """Write what `trained` (models/<method>/<seed>) holds into the new `folder`, whole or not at all.
+
+    Raises LTGCError for a run that was skipped or is not there, for a folder that is not empty, and for a
+    tuning that open_clip's own architecture has no place for.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise LTGCError(f"{folder}: is there already; name a new folder")
+    run = files.read_record(trained / "run.json", Run)
+    if run.skipped:
+        raise LTGCError(f"{trained}: nothing was trained: {run.skipped}")
+    classes = files.read_csv(CLASSES, ClassRecord)
+    source = locate_clip(settings)
+    network = load_clip(settings, "cpu")
+    tuned = load_classifier(trained, network).visual
+    tuning: Any = getattr(tuned, "tuning", None)
+    if tuning not in MERGED:
+        raise LTGCError(
+            f"{trained}: {tuning} adds layers that open_clip does not have; what can be exported is "
+            f"{', '.join(name for name in MERGED if name)}, linear_probe and zero-shot (train.tuning)"
+        )
+    network.model.visual = MERGED[tuning](tuned)
+
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        weights = {name: value.contiguous() for name, value in network.model.state_dict().items()}
+        save_file(weights, part / "open_clip_model.safetensors", metadata={"format": "pt"})
+        files.write_json(part / "open_clip_config.json", config(source, network))
+        if isinstance(network.tokenize, HFTokenizer):  # open_clip has the other one built in
+            network.tokenize.save_pretrained(str(part))
+        shutil.copy(trained / HEAD, part)
+        if tuning == "lora":
+            shutil.copytree(trained / "adapter", part / ADAPTER)
+        names = [c.name for c in classes]
+        files.write_json(part / CLASS_NAMES, {"method": run.method, "seed": run.seed, "classes": names})
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def config(source: Source, network: Clip) -> dict[str, Any]:
+    """open_clip_config.json: the architecture and the preprocessing."""
+    # A copy: open_clip hands out its own.
+    model: dict[str, Any] = json.loads(json.dumps(open_clip.get_model_config(source.name)))
+    if source.options.get("force_quick_gelu"):
+        model["quick_gelu"] = True
+    preprocess = network.model.visual.preprocess_cfg
+    return {"model_cfg": model, "preprocess_cfg": {key: preprocess[key] for key in PREPROCESS}}

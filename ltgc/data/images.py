@@ -1,0 +1,94 @@
+"""Reading images that people send: any mode, any format Pillow knows, or a clear reason why not."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ltgc.data import shards
+from ltgc.pipeline.errors import LTGCError
+
+MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
+MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
+
+# Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class BadImage(ValueError):
+    """Not a usable image; the message is the reason, without the file's name."""
+
+
+def decode(data: bytes, shortest: int | None = None) -> Image.Image:
+    """The image in `data` as 8-bit RGB, upright (EXIF), first frame if animated, transparency on white.
+
+    shortest: pixels; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its shortest side keeps as many, which
+    takes a fraction of the time.
+    Raises BadImage: "empty", "not an image", "truncated or corrupt", "W x H pixels: over the limit".
+    """
+    if not data:
+        raise BadImage("empty")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image") from error
+    except Exception as error:  # decoders of broken files raise almost anything
+        raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
+    try:
+        image.seek(0)
+        if shortest:
+            image.draft(None, (shortest, shortest))
+        image.load()
+    except Exception as error:
+        raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: keep the range, not the low byte
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")
+
+
+def read(reference: str | Path) -> bytes:
+    """The bytes of a file, or of a member of a shard: generated/accepted/0012-aquilegia.tar/0007-1.png.
+
+    Raises FileNotFoundError, and LTGCError where the shard is no whole tar.
+    """
+    path = Path(reference)
+    if path.parent.suffix == ".tar" and path.parent.is_file():
+        return shards.read(path.parent, path.name)
+    return path.read_bytes()
+
+
+def load(reference: str | Path, shortest: int | None = None) -> Image.Image:
+    """`decode` of what `read` reads. Raises BadImage, FileNotFoundError, LTGCError."""
+    return decode(read(reference), shortest)
+
+
+def required(reference: str | Path, shortest: int | None = None) -> Image.Image:
+    """`load` of an image that `prepare` or `generate` found good. Raises LTGCError naming it, and what to do."""
+    try:
+        return load(reference, shortest)
+    except FileNotFoundError as error:
+        raise LTGCError(f"{reference}: not there; run `dvc repro` to make it, or mend data.root") from error
+    except BadImage as error:
+        raise LTGCError(f"{reference}: {error}; mend or remove it and run `dvc repro`") from error
+
+
+def data_url(reference: str | Path) -> str:
+    """The pixels of an image, at most MAX_SIDE wide and high, as a PNG data URL without the file's metadata.
+
+    Raises as `load` does.
+    """
+    image = load(reference)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    pixels = image.copy()
+    pixels.info.clear()
+    file = io.BytesIO()
+    pixels.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,21 @@
+"""What is known of drawn data sets and no model is told: read to score the loops, never by a decision."""
+
+from importlib import import_module
+from typing import Protocol, cast
+
+SOURCES = {"wildflowers": "embedded.truth"}  # data.source -> the module that tells the truth about it
+
+
+class Truth(Protocol):
+    """The truth about one data set."""
+
+    def represents(self, image: bytes, class_name: str) -> bool | None:
+        """Whether the drawing represents the class; None: not known."""
+
+    def repeats(self, existing: list[str], extended: list[str]) -> list[bool]:
+        """For each description of `extended`, in order: does it repeat an earlier one of either list?"""
+
+
+def known_truth(source: str) -> Truth | None:
+    """The truth about a data source; None where it is not known."""
+    return cast(Truth, import_module(SOURCES[source])) if source in SOURCES else None

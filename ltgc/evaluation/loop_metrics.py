@@ -1,0 +1,149 @@
+"""What the loops did: descriptions asked, kept and dropped, images accepted and rejected, and at what cost."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ltgc.data import images
+from ltgc.data.truth import Truth
+from ltgc.pipeline.artifacts.dataset import ClassRecord
+from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import Attempt, RealScore
+
+
+def describe(existing: Sequence[ExistingDescription]) -> dict[str, Any]:
+    """Images asked about, and what became of the replies (§3.1.1)."""
+    return {
+        "asked": len(existing),
+        "kept": sum(d.kept for d in existing),
+        "dropped": _reasons(d.reason for d in existing if not d.kept),
+        "replies": sum(d.replies for d in existing),
+    }
+
+
+def extend(extended: Sequence[ExtendedDescription], classes: Sequence[ClassRecord], target: int) -> dict[str, Any]:
+    """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2)."""
+    tail = [c for c in classes if c.train < target]
+    return {
+        "classes": len(tail),
+        "asked": sum(target - c.train for c in tail),
+        "received": len(extended),
+        "kept": sum(d.kept for d in extended),
+        "dropped": _reasons(d.reason for d in extended if not d.kept),
+    }
+
+
+def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:
+    """How many classes got a template from the LLM, and why others did not (§3.1.3)."""
+    return {
+        "classes": len(class_templates),
+        "llm": sum(t.source == "llm" for t in class_templates),
+        "class_name": _reasons(t.reason for t in class_templates if t.source == "class_name"),
+    }
+
+
+def generate(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> dict[str, Any]:
+    """What became of the descriptions that were drawn: each counts once, under its last attempt (Fig. 5).
+
+    And how many real images the filter would turn down.
+    """
+    chains = list(refinement_chains(attempts))
+    last = [chain[-1] for chain in chains]
+    return {
+        "descriptions": len(chains),
+        "drawn": sum(a.image is not None for a in attempts),
+        "accepted": sum(a.verdict == "accepted" for a in last),
+        "at_once": sum(a.verdict == "accepted" and a.round == 0 for a in last),
+        "after_refinement": sum(a.verdict == "accepted" and a.round > 0 for a in last),
+        "rejected": sum(a.verdict == "rejected" for a in last),
+        "failed": _reasons(a.reason for a in last if a.verdict == "failed"),
+        "rounds": _mean_and_max(a.round for a in last),
+        "real_scored": len(real),
+        "real_below_threshold": sum(r.score < r.threshold for r in real),
+    }
+
+
+def refinement_chains(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
+    """The attempts of each description, in the order of their rounds; chains by label and index."""
+    chains: dict[tuple[int, int], list[Attempt]] = defaultdict(list)
+    for attempt in attempts:
+        chains[attempt.label, attempt.index].append(attempt)
+    for key in sorted(chains):
+        yield sorted(chains[key], key=lambda attempt: attempt.round)
+
+
+def filter_quality(attempts: Sequence[Attempt], truth: Truth) -> dict[str, Any]:
+    """Precision and recall of CLIP's detection.
+
+    Positive: a drawing that does not represent its class. Flagged: its score is below the threshold.
+    """
+    pairs = []
+    for a in attempts:
+        if a.image is None or a.score is None or a.threshold is None:
+            continue
+        represents = truth.represents(images.read(a.image), a.class_name)
+        if represents is not None:
+            pairs.append((a.score < a.threshold, not represents))
+    return precision_recall(pairs)
+
+
+def repetition_quality(
+    extended: Sequence[ExtendedDescription], existing: Sequence[ExistingDescription], truth: Truth
+) -> dict[str, Any]:
+    """Precision and recall of the repetition check, over the descriptions that reached it.
+
+    Positive: repeats an earlier description of its class. Flagged: dropped as "repeats".
+    """
+    known: dict[str, list[str]] = defaultdict(list)
+    for d in existing:
+        if d.kept and d.description is not None:
+            known[d.class_name].append(d.description)
+    reached: dict[str, list[ExtendedDescription]] = defaultdict(list)
+    for e in sorted(extended, key=lambda e: (e.label, e.index)):
+        if e.kept or e.reason == "repeats":
+            reached[e.class_name].append(e)
+    pairs = []
+    for name, entries in reached.items():
+        repeats = truth.repeats(known[name], [e.description for e in entries])
+        pairs += [(not e.kept, is_repeat) for e, is_repeat in zip(entries, repeats, strict=True)]
+    return precision_recall(pairs)
+
+
+def precision_recall(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
+    """Counts and fractions (3 decimals; None over nothing) of (flagged, positive) pairs."""
+    hits = sum(flagged and positive for flagged, positive in pairs)
+    flagged = sum(flagged for flagged, _ in pairs)
+    positives = sum(positive for _, positive in pairs)
+    return {
+        "checked": len(pairs),
+        "flagged": flagged,
+        "positive": positives,
+        "precision": round(hits / flagged, 3) if flagged else None,
+        "recall": round(hits / positives, 3) if positives else None,
+    }
+
+
+def score_rows(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> list[dict[str, Any]]:
+    """Rows of plots/scores.csv: scored attempts and real images (verdict "real"), to set μ by looking.
+
+    margin: score - threshold, comparable over classes.
+    """
+    rows: list[tuple[Any, ...]] = [(a.class_name, a.round, a.score, a.threshold, a.verdict) for a in attempts]
+    rows += [(r.class_name, None, r.score, r.threshold, "real") for r in real]
+    return [
+        dict(zip(SCORE_FIELDS, (name, round_, score, threshold, round(score - threshold, 6), kind), strict=True))
+        for name, round_, score, threshold, kind in rows
+        if score is not None and threshold is not None
+    ]
+
+
+SCORE_FIELDS = ["class", "round", "score", "threshold", "margin", "verdict"]
+
+
+def _reasons(reasons: Iterable[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(reason or "unknown" for reason in reasons).items()))
+
+
+def _mean_and_max(values: Iterable[int]) -> Mapping[str, float]:
+    numbers = list(values)
+    return {"mean": round(sum(numbers) / len(numbers), 2) if numbers else 0, "max": max(numbers, default=0)}

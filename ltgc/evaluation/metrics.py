@@ -1,0 +1,49 @@
+"""Test metrics of one run: top-1, shot groups, harmonic mean, worst class and calibration (§4.1), in percent."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ShotGroup
+from ltgc.pipeline.artifacts.runs import RunMetrics
+from ltgc.pipeline.errors import LTGCError
+
+
+def per_class_accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[ClassRecord]) -> Tensor:
+    """Accuracy of each class, (C,) float32 in [0, 1]. probabilities: (N, C); labels: (N,).
+
+    Raises LTGCError naming a class without a test image: it has no accuracy, and leaving it out would flatter.
+    """
+    missing = (torch.bincount(labels, minlength=len(classes)) == 0).nonzero().flatten().tolist()
+    if missing:
+        raise LTGCError(f"class {classes[missing[0]].name!r} has no test image; add one or remove the class")
+    return multiclass_accuracy(probabilities, labels, num_classes=len(classes), average=None)
+
+
+def run_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[ClassRecord]) -> RunMetrics:
+    """The metrics of one run. probabilities: (N, C) float; labels: (N,) int64; classes by label."""
+    accuracy = per_class_accuracy(probabilities, labels, classes)
+    # 1 / 0 is inf, and C / inf is 0: one class that is never right makes the harmonic mean 0.
+    harmonic_mean = len(classes) / (1 / accuracy.double()).sum()
+    ece = multiclass_calibration_error(probabilities, labels, num_classes=len(classes), n_bins=15, norm="l1")
+
+    def group(shot: ShotGroup) -> float | None:
+        members = accuracy[[c.label for c in classes if c.shot == shot]]
+        return percent(members.mean()) if len(members) else None
+
+    return RunMetrics(
+        all=percent(multiclass_accuracy(probabilities, labels, num_classes=len(classes), average="micro")),
+        many=group("many"),
+        medium=group("medium"),
+        few=group("few"),
+        harmonic_mean=percent(harmonic_mean),
+        worst_class=percent(accuracy.min()),
+        ece=percent(ece),
+    )
+
+
+def percent(fraction: Tensor) -> float:
+    """In percent with two decimals: finer than one test image of 5,000."""
+    return round(100 * float(fraction), 2)

@@ -1,0 +1,178 @@
+"""How good the generated set is: its diversity, its distance to the original images, and test images in it.
+
+Test images are read here to find out which generated images resemble them too much, and for nothing else: no
+training image is ever chosen or judged by what the test split looks like.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltgc.clip.encoder import Clip
+from ltgc.data import images
+from ltgc.data.near_duplicates import nearest_hashes, perceptual_hash
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.drawings import Attempt, ClassQuality, Contamination
+
+Features = NDArray[np.float32]  # (N, D), rows of length 1
+
+BATCH = 64  # images through CLIP at once
+DECIMALS = 4
+# CMMD's own bandwidth and scale. Distances of unit vectors are at most 2, so its kernel is all but linear there:
+# what it sees is mostly how far the means lie apart.
+SIGMA, SCALE = 10.0, 1000.0
+
+
+class Seen(NamedTuple):
+    """Images as CLIP and the perceptual hash see them."""
+
+    features: Features
+    hashes: list[int | None]  # 64-bit; None: one flat colour, or not asked for
+
+
+def look(references: Sequence[str | Path], clip: Clip, hashed: bool = False) -> Seen:
+    """Features and, if `hashed`, hashes of images. Raises LTGCError naming one that is missing or unreadable."""
+
+    def one(reference: str | Path) -> tuple[torch.Tensor, int | None]:
+        image = images.required(reference)
+        return clip.preprocess(image), perceptual_hash(image) if hashed else None
+
+    parts: list[Features] = [np.zeros((0, 1), np.float32)]
+    hashes: list[int | None] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(references), BATCH):
+            pixels, own = zip(*pool.map(one, references[start : start + BATCH]), strict=True)
+            parts.append(clip.image_features(torch.stack(pixels)).cpu().numpy())
+            hashes += own
+    return Seen(np.concatenate(parts[1:] or parts), hashes)
+
+
+def diversity(features: Features) -> float | None:
+    """Mean cosine distance over all pairs of images, in [0, 2]. None of fewer than two."""
+    n = len(features)
+    if n < 2:
+        return None
+    total = features.astype(np.float64).sum(axis=0)  # |Σf|² is the sum over all pairs, n of them with itself
+    return float(1 - (total @ total - n) / (n * (n - 1)))
+
+
+def domain_gap(x: Features, y: Features) -> float | None:
+    """CMMD: squared maximum mean discrepancy of two sets, × 1000. None where one has fewer than two images.
+
+    Jayasumana et al., Rethinking FID (CVPR 2024): Gaussian kernel on CLIP features, the unbiased estimator, which
+    may be a little below 0. The Fréchet distance needs a covariance of D × D from images that outnumber D; a tail
+    class has four, and its features are no Gaussian.
+    """
+    if min(len(x), len(y)) < 2:
+        return None
+
+    def kernel(a: Features, b: Features) -> NDArray[np.float64]:
+        return np.exp(-(1 - a.astype(np.float64) @ b.astype(np.float64).T) / SIGMA**2)  # |a - b|² = 2 - 2 a·b
+
+    def within(a: Features) -> float:
+        return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))
+
+    return float(SCALE * (within(x) + within(y) - 2 * kernel(x, y).mean()))
+
+
+def of_classes(
+    classes: Iterable[ClassRecord],
+    original: Mapping[int, Features],
+    generated: Mapping[int, Features],
+    validation: Mapping[int, Features],
+) -> list[ClassQuality]:
+    """Each class that has generated images. The mappings are by label; an absent one has no image."""
+    nothing = np.zeros((0, 1), np.float32)
+    rows = []
+    for c in classes:
+        if c.label not in generated:
+            continue
+        own, drawn = original.get(c.label, nothing), generated[c.label]
+        rows.append(
+            ClassQuality(
+                label=c.label,
+                class_name=c.name,
+                original=len(own),
+                generated=len(drawn),
+                diversity_original=_rounded(diversity(own)),
+                diversity_generated=_rounded(diversity(drawn)),
+                gap_generated=_rounded(domain_gap(own, drawn)),
+                gap_validation=_rounded(domain_gap(own, validation.get(c.label, nothing))),
+            )
+        )
+    return rows
+
+
+def contaminated(
+    attempts: Sequence[Attempt],
+    seen: Seen,
+    test: Sequence[ImageRecord],
+    test_hashes: Sequence[int | None],
+    cosine: Callable[[int, ImageRecord], float],
+    *,
+    distance: int,
+    least_cosine: float,
+) -> list[Contamination]:
+    """The generated images whose nearest test image is within `distance` bits and looks the same to CLIP.
+
+    attempts: accepted ones, with what was `seen` of each in the same order; cosine: of the CLIP features of
+    seen.features[i] and a test image, asked only for pairs whose hashes are near. A hash alone takes drawings of
+    one layout for the same picture, CLIP alone any two good pictures of one class.
+    """
+    drawn = [i for i, value in enumerate(seen.hashes) if value is not None]
+    known = [j for j, value in enumerate(test_hashes) if value is not None]
+    twins = nearest_hashes(
+        [value for value in test_hashes if value is not None],
+        [value for value in seen.hashes if value is not None],
+        distance,
+    )
+    found = []
+    for i, j, bits in ((drawn[i], test[known[j]], bits) for i, j, bits in twins):
+        similarity = round(cosine(i, j), DECIMALS)
+        if similarity >= least_cosine:
+            found.append(
+                Contamination(
+                    image=attempts[i].image or "",
+                    label=attempts[i].label,
+                    class_name=attempts[i].class_name,
+                    test=j.path,
+                    test_class=j.class_name,
+                    distance=bits,
+                    cosine=similarity,
+                )
+            )
+    return found
+
+
+def summary(rows: Sequence[ClassQuality], found: Sequence[Contamination], dropped: int) -> dict[str, Any]:
+    """What metrics/quality.json holds: means over classes, each class counting once."""
+
+    def mean(key: str) -> float | None:
+        values = [value for row in rows if (value := getattr(row, key)) is not None]
+        return round(sum(values) / len(values), DECIMALS) if values else None
+
+    return {
+        "classes": len(rows),
+        "generated": sum(row.generated for row in rows),
+        "diversity": {"original": mean("diversity_original"), "generated": mean("diversity_generated")},
+        "gap": {"generated": mean("gap_generated"), "validation": mean("gap_validation")},
+        "contaminated": {"found": len(found), "dropped": dropped},
+    }
+
+
+def by_label(labels: Sequence[int], features: Features) -> dict[int, Features]:
+    """The rows of each label."""
+    rows: dict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        rows[label].append(row)
+    return {label: features[own] for label, own in rows.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DECIMALS)

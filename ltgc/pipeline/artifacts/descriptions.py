@@ -1,0 +1,49 @@
+"""Existing and extended descriptions, and the class feature templates (§3.1)."""
+
+from pathlib import Path
+from typing import Literal
+
+from ltgc.pipeline.files import Record
+
+EXISTING = Path("descriptions/existing.jsonl")
+EXTENDED = Path("descriptions/extended.jsonl")
+TEMPLATES = Path("descriptions/templates.jsonl")
+
+
+class ExistingDescription(Record):
+    """What the vision model said of one tail image (§3.1.1)."""
+
+    label: int
+    class_name: str
+    image: str  # ImageRecord.path
+    description: str | None  # Template 1, markup removed; None where no reply was usable
+    features: str | None
+    scene: str | None
+    kept: bool
+    reason: str | None  # why not kept: "not_in_template", "wrong_class", "empty", "refused", ...
+    replies: int  # how many replies it took
+
+
+class ExtendedDescription(Record):
+    """One description the LLM added to a class, kept or dropped (§3.1.2)."""
+
+    label: int
+    class_name: str
+    index: int  # position in the order of arrival within the class, dropped ones included, from 0
+    round: int  # which question of the number check brought it, from 1
+    description: str  # Template 1, markup removed (the raw text where it could not be parsed)
+    features: str | None
+    scene: str | None
+    kept: bool
+    reason: str | None  # why dropped: "not_in_template", "wrong_class", "duplicate", "repeats", "over_target"
+
+
+class ClassTemplate(Record):
+    """The class feature template C_y (§3.1.3): Template 2, distinctive features and no scene."""
+
+    label: int
+    class_name: str
+    template: str
+    features: list[str]
+    source: Literal["llm", "class_name"]
+    reason: str | None  # why the class name stands in for an LLM's answer: "asked_not_to", "not_in_template"

@@ -1,0 +1,136 @@
+"""Reading and writing artifacts: JSON Lines, JSON or CSV, so that git and people can diff them.
+
+Every write is atomic: a file appears whole under its name or not at all.
+"""
+
+import csv
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ltgc.pipeline.errors import LTGCError
+
+
+class Record(BaseModel):
+    """One line of an artifact. Unknown fields are errors: a stale artifact is noticed, not misread."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) so that `path` holds either all of it or what it held before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either all of it or what it held before, also after a power cut."""
+    write_chunks(path, [data])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """`write_bytes` of all `chunks`, which need not fit into memory together."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Named by thread and not by process: what a killed run left behind is overwritten by the next.
+    part = path.with_name(f".{path.name}.{threading.current_thread().name}.part")
+    with part.open("wb") as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` last over a power cut."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    write_text(path, "".join(r.model_dump_json() + "\n" for r in records))
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
+    """Write `rows` under the header `fields` (written even when there are no rows)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def write_records_csv(path: Path, records: Sequence[Record], model: type[Record]) -> None:
+    write_csv(path, (r.model_dump() for r in records), list(model.model_fields))
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    _exists(path)
+    with path.open(encoding="utf-8") as file:
+        return list(_validated(path, model, file))
+
+
+def read_csv(path: Path, model: type[R]) -> list[R]:
+    _exists(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = enumerate(csv.DictReader(file), 2)
+        # CSV has no null: an empty cell is None.
+        return [_validate(path, n, model, {key: value or None for key, value in row.items()}) for n, row in rows]
+
+
+def read_json(path: Path) -> Any:
+    _exists(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise LTGCError(f"{path}: not JSON ({error}); run `dvc repro` to make it again") from error
+
+
+def read_record(path: Path, model: type[R]) -> R:
+    """One record, written by `write_json`."""
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        raise LTGCError(_bad_line(path, 1, model, error)) from error
+
+
+def _exists(path: Path) -> None:
+    if not path.exists():
+        raise LTGCError(f"{path}: not there; run `dvc repro` to make it")
+
+
+def _validated(path: Path, model: type[R], lines: Iterable[str]) -> Iterator[R]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield model.model_validate_json(line)
+        except ValidationError as error:
+            raise LTGCError(_bad_line(path, number, model, error)) from error
+
+
+def _validate(path: Path, number: int, model: type[R], row: dict[str, Any]) -> R:
+    try:
+        return model.model_validate(row)
+    except ValidationError as error:
+        raise LTGCError(_bad_line(path, number, model, error)) from error
+
+
+def _bad_line(path: Path, number: int, model: type[Record], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the line"
+    return f"{path}, line {number}: {where}: {first['msg']} (expected a {model.__name__})"

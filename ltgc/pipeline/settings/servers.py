@@ -1,0 +1,114 @@
+"""The sections of params.yaml about models that are asked: servers, text-to-image, prices and caps."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ltgc.pipeline.settings.base import Count, Positive, Section
+
+EMBEDDED = "embedded"  # base_url of the local server that stages start and stop themselves
+
+
+class ServerSettings(Section):
+    """A server that speaks the OpenAI API."""
+
+    base_url: str
+    model: str
+    api_key_env: str
+    timeout: float = Field(gt=0)
+    retries: Count
+    concurrency: Positive
+    seed: int | None
+    # What most servers need may be left out.
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = Field(default={})
+
+
+class ChatSettings(ServerSettings):
+    """An LLM or a vision model."""
+
+    temperature: Annotated[float, Field(ge=0)] | None
+    max_tokens: Positive
+    max_tokens_param: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    stream: bool = False
+
+
+Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class DiffusersLoraSettings(Section):
+    path: Path
+    scale: float = 1.0
+    revision: Sha256 | None = None
+
+
+class DiffusersSettings(Section):
+    """A text-to-image pipeline on this machine."""
+
+    revision: Commit | Sha256 | None = None
+    variant: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    steps: Positive | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    negative_prompt: str | None = None
+    scheduler: str | None = None
+    lora: DiffusersLoraSettings | None = None
+    batch_size: Positive = 8
+    wait: Annotated[float, Field(ge=0)] = 0.005
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    @model_validator(mode="after")
+    def _negative_prompt_is_read(self) -> "DiffusersSettings":
+        if self.negative_prompt and self.guidance is not None and self.guidance <= 1:
+            raise ValueError("negative_prompt has no effect with guidance <= 1; set it to null or raise guidance")
+        return self
+
+
+LOCAL = "diffusers:"  # before the model's name, where it draws on this machine and so costs nothing unless priced
+
+
+class T2ISettings(ServerSettings):
+    """An images API, or, with the backend diffusers, a pipeline on this machine."""
+
+    backend: Literal["openai", "diffusers"]
+    size: str = Field(pattern=r"^(\d+x\d+|auto)$")
+    send_seed: bool
+    response_format: Literal["b64_json"] | None = "b64_json"
+    quality: str | None = None
+    style: str | None = None
+    diffusers: DiffusersSettings = DiffusersSettings()
+
+    @property
+    def billed_as(self) -> str:
+        """The model's name in stores and among the prices."""
+        return LOCAL + self.model if self.backend == "diffusers" else self.model
+
+
+class BudgetSettings(Section):
+    """Caps on what all stores together may come to; None: no cap."""
+
+    max_usd: Annotated[float, Field(ge=0)] | None
+    max_calls: Count | None
+
+
+class Price(Section):
+    """What a model costs, in USD."""
+
+    input: Annotated[float, Field(ge=0)] = 0  # a million prompt tokens
+    output: Annotated[float, Field(ge=0)] = 0  # a million tokens of replies
+    image: Annotated[float, Field(ge=0)] = 0  # a drawn image
+    # Prompt tokens that an image in a question counts as: gpt-4o's 85 + 4 tiles x 170 at describe's 1024 px.
+    image_tokens: Count = 765
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Price":
+        if {"input", "output"} & self.model_fields_set in ({"input"}, {"output"}):
+            raise ValueError("a price of tokens is input and output, both")
+        return self
