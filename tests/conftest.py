@@ -1,8 +1,8 @@
 """Fixtures that several test modules share."""
 
-import dvc_clone
 import pytest
-from openai_server import openai_server
+from helpers import cloned_pipeline
+from helpers.openai_server import openai_server
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -23,26 +23,26 @@ def running_server():
 # tiny brings torch: imported by the tests that need it.
 @pytest.fixture(scope="session")
 def clip_name(tmp_path_factory):
-    """The small random CLIP of tests/tiny.py, as params.yaml names it."""
-    import tiny
+    """The small random CLIP of tests/helpers/training_world.py, as params.yaml names it."""
+    from helpers import training_world
 
-    return tiny.save_clip(tmp_path_factory.mktemp("clip") / "tiny")
+    return training_world.save_clip(tmp_path_factory.mktemp("clip") / "tiny")
 
 
 @pytest.fixture
 def model(clip_name):
-    import tiny
+    from helpers import training_world
 
-    return tiny.load_tiny(clip_name)
+    return training_world.load_tiny(clip_name)
 
 
 @pytest.fixture
 def in_world(tmp_path, clip_name, monkeypatch):
-    """Makes tests/tiny.py's world, with these settings of training, the working directory."""
-    import tiny
+    """Makes tests/helpers/training_world.py's world, with these settings of training, the working directory."""
+    from helpers import training_world
 
     def make(**train):
-        tiny.world(tmp_path, clip_name, **train)
+        training_world.world(tmp_path, clip_name, **train)
         monkeypatch.chdir(tmp_path)
         return tmp_path
 
@@ -52,4 +52,4 @@ def in_world(tmp_path, clip_name, monkeypatch):
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
     """One pipeline, run once for all tests (85 s); a test leaves it as it was."""
-    return dvc_clone.reproduced(tmp_path_factory.mktemp("clone with spaces and ümläuts") / "ltgc")
+    return cloned_pipeline.reproduced(tmp_path_factory.mktemp("clone with spaces and ümläuts") / "ltgc")

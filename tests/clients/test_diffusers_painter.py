@@ -1,0 +1,200 @@
+"""Drawing on this machine: real diffusers code on a tiny Stable Diffusion with random weights."""
+
+import asyncio
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltgc.clients.budget import Budget
+from ltgc.clients.diffusers_painter import DiffusersPainter
+from ltgc.clients.painter import Drawing
+from ltgc.clients.store import Store
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.pins import fingerprint
+from ltgc.pipeline.settings.servers import BudgetSettings, Price, T2ISettings
+
+pytest.importorskip("diffusers")
+from helpers.random_diffusers import save_lora, save_pipeline
+
+SLUG = "0000-rose"
+ROSES = [(f"a rose, {colour}", seed) for seed, colour in enumerate(["red", "white", "pink", "yellow", "dark red"])]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
+    values = {
+        "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NO_SUCH_KEY", "size": size,
+        "send_seed": True, "seed": 0, "timeout": 5, "retries": 0, "concurrency": 1,
+    }  # fmt: skip
+    settings = {"dtype": "float32", "device": "cpu", "steps": 2, "guidance": 5.0} | diffusers
+    return T2ISettings.model_validate(values | {"diffusers": settings})
+
+
+def draw(
+    settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
+) -> list[Drawing]:
+    async def all_of_them() -> list[Drawing]:
+        with Store(folder, budget) as store:
+            async with DiffusersPainter(settings, store) as painter:
+                return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in items))
+
+    return asyncio.run(all_of_them())
+
+
+def pixels(drawing: Drawing) -> np.ndarray:
+    assert drawing.image is not None
+    return np.asarray(Image.open(io.BytesIO(drawing.image))).astype(int)
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_one_seed_is_one_image_to_the_byte_in_one_batch_and_to_a_grey_level_in_any_other(pipeline, tmp_path):
+    first = draw(section(pipeline), tmp_path / "a", *ROSES)
+    assert draw(section(pipeline), tmp_path / "b", *ROSES) == first
+    assert pixels(first[0]).shape == (16, 16, 3) and pixels(first[0]).std() > 10
+    assert len({drawing.image for drawing in first}) == 5
+    for size in (1, 2):
+        others = draw(section(pipeline, batch_size=size), tmp_path / f"of {size}", *reversed(ROSES))
+        for one, other in zip(first, reversed(others), strict=True):
+            assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_what_is_stored_is_not_drawn_again_and_needs_no_model_where_it_is_pinned(pipeline, tmp_path):
+    pinned = section(pipeline, revision=fingerprint(Path(pipeline)))
+    first = draw(pinned, tmp_path, *ROSES[:1])
+    (line,) = lines(tmp_path)
+    assert line["model"] == f"diffusers:{pipeline}"
+    elsewhere = Path(pipeline).rename(tmp_path / "moved")
+    try:
+        assert draw(pinned, tmp_path, *ROSES[:1]) == first
+    finally:
+        elsewhere.rename(pipeline)
+
+
+def test_everything_that_determines_an_image_makes_it_another_one_in_the_store(pipeline, tmp_path):
+    lora = save_lora(pipeline, tmp_path / "lora")
+    others: list[dict[str, Any]] = [
+        {},
+        {"steps": 3},
+        {"guidance": 2.0},
+        {"negative_prompt": "blue"},
+        {"scheduler": "EulerAncestralDiscreteScheduler"},
+        {"lora": {"path": lora}},
+        {"lora": {"path": lora.parent, "scale": 0.5}},
+        {"dtype": "bfloat16"},
+        {"size": "24x16"},
+    ]
+    drawn = [draw(section(pipeline, **other), tmp_path / "store", *ROSES[:1])[0] for other in others]
+    assert len({drawing.image for drawing in drawn}) == len(lines(tmp_path / "store")) == len(others)
+    assert pixels(drawn[-1]).shape == (16, 24, 3)  # width x height
+    same = section(pipeline, batch_size=2, wait=0.0, vae_slicing=True)
+    assert draw(same, tmp_path / "store", *ROSES[:1]) == drawn[:1]
+
+
+def test_other_weights_at_the_same_place_are_another_model(pipeline, tmp_path):
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    draw(section(str(copy)), tmp_path / "store", *ROSES[:1])
+    pin = fingerprint(copy)
+    config = copy / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace('"prediction_type": "epsilon"', '"prediction_type": "sample"'))
+    draw(section(str(copy)), tmp_path / "store", *ROSES[:1])
+    assert len(lines(tmp_path / "store")) == 2
+    with pytest.raises(LTGCError, match=r"revision: .* is sha256:\w+, not sha256:\w+"):
+        draw(section(str(copy), revision=pin), tmp_path / "other", *ROSES[:1])
+
+
+def test_a_local_model_costs_nothing_unless_it_is_priced_and_counts_as_calls(pipeline, tmp_path):
+    free = Budget(BudgetSettings(max_usd=0.0, max_calls=3))
+    draw(section(pipeline), tmp_path / "a", *ROSES[:3], budget=free)
+    assert (free.calls, free.usd) == (3, 0.0)
+    with pytest.raises(LTGCError, match="max_calls: 3 calls are reached"):
+        draw(section(pipeline), tmp_path / "a", *ROSES, budget=free)
+    priced = Budget(prices={f"diffusers:{pipeline}": Price(image=0.5)})
+    draw(section(pipeline), tmp_path / "b", *ROSES[:3], budget=priced)
+    assert priced.usd == 1.5
+
+
+def test_what_the_safety_checker_blackens_is_refused_and_not_drawn_again(tmp_path):
+    model = save_pipeline(tmp_path / "pipeline", refuses=True)
+    (drawing,) = draw(section(model), tmp_path / "store", *ROSES[:1])
+    assert (drawing.image, drawing.reason, drawing.refinable) == (None, "refused", True)
+    (line,) = lines(tmp_path / "store")
+    assert line["failure"] == "refused"
+
+
+def test_a_prompt_that_is_too_long_is_cut_before_a_feature_and_says_so(pipeline, tmp_path):
+    prompt = "A photo of the class rose, with " + ", ".join(["dark red petals"] * 5) + " in a garden"
+    (drawing,) = draw(section(pipeline), tmp_path, (prompt, 7))
+    assert drawing.cut and drawing.image
+    (line,) = lines(tmp_path)
+    assert line["cut"] == "A photo of the class rose, with " + ", ".join(["dark red petals"] * 3)
+    assert draw(section(pipeline), tmp_path, (prompt, 7)) == [drawing]
+    assert draw(section(pipeline), tmp_path, (line["cut"], 7))[0] == Drawing(7, drawing.image)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"scheduler": "FlowMatchLCMScheduler"}, r"diffusers\.scheduler: .* set one of DDIMScheduler, "),
+        ({"variant": "fp16"}, "t2i.model .*variant=fp16"),
+        ({"offload": "model"}, r"diffusers\.offload: there is no GPU"),
+        ({"size": "17x16"}, "divisible by 8"),
+        ({"size": "20000000x20000000", "vae_tiling": True}, r"out of memory drawing 1 x .* set .*offload: model"),
+        ({"lora": {"path": "nowhere"}}, r"lora\.path: nowhere: name one \.safetensors file; found nothing"),
+        ({"model": "org/name"}, r"revision: org/name is not pinned; set the commit that https://"),
+        ({"model": "nowhere"}, r"t2i\.model: 'nowhere' is no folder and no hub name"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line_that_names_the_key(pipeline, tmp_path, changes, message):
+    settings = section(pipeline, **{k: v for k, v in changes.items() if k not in ("size", "model")})
+    settings = settings.model_copy(update={k: v for k, v in changes.items() if k in ("size", "model")})
+    with pytest.raises(LTGCError, match=message) as error:
+        draw(settings, tmp_path, *ROSES[:1])
+    assert "\n" not in str(error.value)
+
+
+def test_a_negative_prompt_is_an_error_where_it_would_not_be_read(pipeline, tmp_path):
+    with pytest.raises(ValueError, match="no effect with guidance <= 1"):
+        section(pipeline, negative_prompt="blue", guidance=1.0)
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    index = copy / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "LatentConsistencyModelPipeline"))
+    with pytest.raises(LTGCError, match="negative_prompt: LatentConsistencyModelPipeline takes none"):
+        draw(section(str(copy), negative_prompt="blue"), tmp_path / "store", *ROSES[:1])
+
+
+def test_pickled_weights_are_refused(pipeline, tmp_path):
+    copy = shutil.copytree(pipeline, tmp_path / "copy")
+    weights = copy / "unet/diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save({}, weights.with_suffix(".bin"))
+    with pytest.raises(LTGCError, match="safetensors"):
+        draw(section(str(copy)), tmp_path / "store", *ROSES[:1])
+
+
+def test_a_lora_of_another_model_is_refused(pipeline, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"transformer.x.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(LTGCError, match=r"lora\.path: .*other\.safetensors"):
+        draw(section(pipeline, lora={"path": tmp_path / "other.safetensors"}), tmp_path / "store", *ROSES[:1])
+
+
+def test_images_that_are_no_numbers_stop_the_stage_and_name_the_dtype(tmp_path):
+    model = save_pipeline(tmp_path / "pipeline", overflows=True)
+    with pytest.raises(LTGCError, match=r"diffusers\.dtype: .* overflows in float32"):
+        draw(section(model), tmp_path / "store", *ROSES[:1])
+    assert not lines(tmp_path / "store")

@@ -1,0 +1,42 @@
+"""The command `ltgc`: help everywhere, typed arguments, errors as one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.paths import ROOT
+from typer.main import get_command
+
+from ltgc import cli
+
+COMMANDS = [[name] for name in get_command(cli.app).commands] + [["shards", "list"]]
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ltgc", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_every_command_has_help(command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "Usage: ltgc" in done.stdout or "Usage: python -m ltgc" in done.stdout
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = "import sys, ltgc.cli; assert not {'torch', 'openai', 'dvc', 'langchain_openai'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_wrong_argument_is_named_without_a_traceback() -> None:
+    done = run("export", "balancemix", "first", "x")
+    assert done.returncode == 2
+    assert "seed" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_error_that_a_user_can_mend_is_one_line(tmp_path: Path) -> None:
+    done = run("estimate", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: params.yaml: not there; run from the repository root\n"

@@ -1,0 +1,73 @@
+"""The bill before anything is spent."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import finished_pipeline
+
+from ltgc.commands import estimate
+from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+
+SECTIONS = ("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    finished_pipeline.build(tmp_path)
+    return tmp_path
+
+
+def costs(**changes: dict):
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    for section, change in changes.items():
+        values[section] |= change
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    return estimate.estimate(params.load(*SECTIONS), files.read_csv(CLASSES, ClassRecord))
+
+
+def test_the_estimate_follows_from_the_class_counts_and_the_target(world):
+    bill = costs(extend={"target": 20})  # classes of 12, 6 and 4 images are filled up: 8 + 14 + 16
+    assert bill["describe"].calls == pytest.approx(22 * estimate.REPLIES_AN_IMAGE)
+    assert bill["templates"].calls == len(finished_pipeline.NAMES)
+    descriptions = 38 * estimate.KEPT
+    assert bill["generate"].images == pytest.approx(descriptions * (1 + estimate.REFINEMENTS))
+    more = costs(extend={"target": 40})
+    assert more["generate"].images > 2 * bill["generate"].images
+    assert more["extend"].prompt_tokens > bill["extend"].prompt_tokens
+
+
+def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(world):
+    few = costs(ask={"max_images": 10})["ask"]
+    names = sum(len(name) + 1 for name in finished_pipeline.NAMES)
+    assert few.calls == 10
+    assert few.prompt_tokens > 10 * names / estimate.CHARACTERS_A_TOKEN
+    assert costs(ask={"max_images": 1_000_000})["ask"].calls == 5 * len(
+        finished_pipeline.NAMES
+    )  # no more than there are
+
+
+def test_money_is_the_price_of_each_stages_models(world):
+    bill = costs(vision={"model": "gpt-4o"})
+    asked = bill["describe"]
+    assert asked.usd == pytest.approx((asked.prompt_tokens * 2.5 + asked.completion_tokens * 10) / 1e6)
+    assert asked.prompt_tokens > 765 * asked.calls  # the images count
+    assert bill["extend"].usd == 0
+    assert costs(t2i={"model": "dall-e-2"})["generate"].usd == pytest.approx(bill["generate"].images * 0.016)
+
+
+def test_without_a_tail_only_templates_are_asked_for_and_without_them_nothing(world):
+    bill = costs(extend={"target": 0}, ask={"max_images": 0})
+    assert [name for name, cost in bill.items() if cost.calls or cost.images] == ["templates"]
+    assert not any(cost.calls for cost in costs(templates={"source": "class_name"}).values())
+
+
+def test_the_command_prints_the_bill_and_asks_nobody(world, capsys):
+    costs(llm={"base_url": "http://127.0.0.1:9/v1", "model": "a-model-without-a-price"})
+    before = sorted(world.rglob("*"))
+    estimate.main()
+    printed = capsys.readouterr().out
+    assert "no price" in printed and "add it to `prices`" in printed
+    assert sorted(world.rglob("*")) == before

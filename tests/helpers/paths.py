@@ -1,0 +1,6 @@
+"""Where the repository is, and the real data that may lie beside it."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"  # users do not have it: a test that reads it skips where it is not there

@@ -1,0 +1,88 @@
+"""params.yaml: what is wrong in it is one line that names the file and the key."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.paths import ROOT
+
+from ltgc.pipeline import params
+from ltgc.pipeline.errors import LTGCError
+
+
+def changed(tmp_path: Path, key: str, value: object) -> Path:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    *sections, last = key.split(".")
+    place = content
+    for section in sections:
+        place = place[section]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_the_params_in_the_repository_are_valid():
+    assert params.load("methods", path=ROOT / "params.yaml").methods
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("train.learning_rate", 0.1, "train.learning_rate: unknown key"),
+        ("train.lr", "fast", "train.lr: "),
+        ("train.lr", -1.0, "train.lr: "),
+        ("train.steps", None, "train.steps: Field required"),
+        ("train.beta", [0.0, 1.0], "train.beta.0: "),  # the paper's Beta(0, 1) is no distribution
+        ("methods", ["balancemixx"], "methods.0: "),
+        ("seeds", [], "seeds: "),
+        ("filter.threshold", 80, "filter: "),
+        ("data.source", "imagenet", "data.source: "),
+        ("data.test_fraction", 0.95, "data: "),
+        ("t2i.size", "big", "t2i.size: "),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(tmp_path, key, value, says):
+    path = changed(tmp_path, key, value)
+    with pytest.raises(LTGCError) as error:
+        params.load("train", path=path)
+    assert str(error.value).startswith(f"{path}: {says}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistyped_key_is_named_as_it_was_typed(tmp_path):
+    path = changed(tmp_path, "train.lr", None)
+    path.write_text(path.read_text().replace("train:\n", "train:\n  lrr: 0.1\n"))
+    with pytest.raises(LTGCError, match=r"train\.lrr: unknown key"):
+        params.load("train", path=path)
+
+
+def test_a_file_that_is_no_yaml_or_is_not_there_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    with pytest.raises(LTGCError, match="not there"):
+        params.load("train", path=path)
+    path.write_text("train: [1, 2", encoding="utf-8")
+    with pytest.raises(LTGCError, match="not YAML"):
+        params.load("train", path=path)
+
+
+def test_a_stage_ends_with_one_line_and_exit_code_1_and_writes_nothing(tmp_path):
+    changed(tmp_path, "data.root", "[bold]nowhere[/bold]").rename(tmp_path / "params.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.prepare"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "[bold]nowhere[/bold]" in done.stderr  # shown as it is, not as markup
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["params.yaml"]

@@ -1,0 +1,124 @@
+"""README and docs/: the commands in them exist and run, and what is generated is what the code gives today."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.paths import ROOT
+from langgraph.graph.state import CompiledStateGraph
+from typer.main import get_command
+
+from docs.params import PAGE, page
+from ltgc import cli
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """(info string, text) of the page's code blocks that may hold commands."""
+    found = FENCE.findall(path.read_text(encoding="utf-8"))
+    return [(info, text) for info, text in found if info.split(" ")[0] in ("", "sh", "bash", "console")]
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Every command of the page, as words without comments."""
+    lines = "".join(text for _, text in blocks(path)).replace("\\\n", " ").splitlines()
+    whole = []
+    for line in lines:
+        try:
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+        except ValueError:  # output of a command
+            continue
+        for joined in " ".join("&&" if word == "&&" else shlex.quote(word) for word in words).split(" && "):
+            words = shlex.split(joined)
+            while words and re.fullmatch(r"\w+=.*", words[0]):  # settings of the environment
+                words = words[1:]
+            if words:
+                whole.append(words)
+    return whole
+
+
+def exists(words: list[str]) -> bool:
+    """Whether this repository has what the command runs. Commands of other programs are left alone."""
+    match words:
+        case ["ltgc", command, *_] if command.isalpha():  # "ltgc" is a row of a table, too
+            return command in get_command(cli.app).commands
+        case ["python", "-m", module, *_]:
+            return importlib.util.find_spec(module) is not None
+        case ["python", script, *_] if script.endswith(".py"):
+            return (ROOT / script).is_file()
+        case ["make", target, *_]:
+            return re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE) is not None
+        case ["dvc", "repro", *targets]:
+            stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+            named = [target.split("@")[0] for target in targets if not target.startswith("-")]
+            return all(target in stages or (ROOT / target).is_file() for target in named)
+    return True
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_commands_of_a_page_exist(path):
+    missing = [" ".join(words) for words in commands(path) if not exists(words)]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_keys_that_a_page_overrides_exist(path):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for words in commands(path):
+        for flag, setting in pairwise(words):
+            if words[0] != "dvc" or flag not in ("-S", "--set-param") or setting.startswith("+"):
+                continue
+            place = params
+            for part in setting.split("=")[0].split("."):
+                assert part in place, setting
+                place = place[part]
+
+
+def test_the_blocks_marked_to_run_run_in_a_clone(clone):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for path in PAGES:
+        for info, text in blocks(path):
+            if info.split()[1:] != ["run"]:
+                continue
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text],
+                cwd=clone,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, f"{path.name}: {text}\n{done.stdout}{done.stderr}"
+    subprocess.run(["git", "clean", "-fdq"], cwd=clone, check=True)
+
+
+def test_links_between_pages_lead_somewhere():
+    for path in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_page_of_params_is_what_schema_and_params_yaml_say():
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT / "params.yaml", ROOT / "dvc.yaml"), (
+        "run `python -m docs.params`"
+    )
+
+
+def test_the_graphs_that_studio_opens_are_those_of_the_code():
+    graphs = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
+    assert set(graphs) == {p.stem for p in (ROOT / "graphs").glob("*.py") if "StateGraph(" in p.read_text()}
+    for place in graphs.values():
+        file, name = place.removeprefix("./").split(":")
+        module = import_module(file.removesuffix(".py").replace("/", "."))
+        assert isinstance(getattr(module, name), CompiledStateGraph)

@@ -1,0 +1,61 @@
+"""dvc.yaml against the code: a stage reads the params that it declares, and the paths are the same in both."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.paths import ROOT
+
+from ltgc.pipeline import artifacts, params
+from ltgc.pipeline.artifacts.replies import CALLS, STORE
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def loaded_keys(module: Path) -> set[str]:
+    """The literal arguments of `params.load(...)` in a stage's source."""
+    calls = [n for n in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    loads = [c for c in calls if ast.unparse(c.func) == "params.load"]
+    return {ast.literal_eval(argument) for call in loads for argument in call.args}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_declares_exactly_the_params_that_it_loads(name):
+    declared = STAGES[name].get("params", [])
+    if declared == [{"params.yaml": None}]:  # the report shows the whole file
+        return
+    assert set(declared) == loaded_keys(ROOT / "stages" / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_described_runs_its_module_and_depends_on_it(name):
+    stage = STAGES[name]
+    assert stage["desc"]
+    assert stage["cmd"].split()[:3] == ["python", "-m", f"stages.{name}"]
+    assert name == "code" or f"code/{name}.txt" in stage["deps"]
+
+
+def test_every_path_in_the_code_is_an_output_in_dvc_yaml():
+    declared = set()
+    for stage in STAGES.values():
+        for kind in ("outs", "metrics", "plots"):
+            for out in stage.get(kind, []):
+                declared.add((out if isinstance(out, str) else next(iter(out))).split("/${")[0])
+    for name, path in artifacts.paths().items():
+        if path not in (STORE, CALLS):
+            assert any(d.removesuffix(".csv") == path.as_posix().removesuffix(".csv") for d in declared), name
+
+
+def test_the_stores_of_paid_replies_persist():
+    for name in ("describe", "extend", "templates", "generate", "ask"):
+        assert {f"store/{name}": {"persist": True}} in STAGES[name]["outs"]
+
+
+def test_a_section_that_was_not_asked_for_cannot_be_read():
+    section = params.load("clip", "extend.target", path=ROOT / "params.yaml")
+    assert section.extend.target >= 0
+    with pytest.raises(AttributeError):
+        _ = section.extend.max_rounds
+    with pytest.raises(AttributeError):
+        _ = section.llm
