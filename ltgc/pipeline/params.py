@@ -8,40 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.base import Section
-from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
-from ltgc.pipeline.settings.data import DataSettings
-from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
-from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price, T2ISettings
-from ltgc.pipeline.settings.training import CompareSettings, EvaluateSettings, Method, TrainSettings
+from ltgc.pipeline.settings.sections import Params
 
 PARAMS = Path("params.yaml")
-
-
-class Params(Section):
-    """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
-
-    data: DataSettings
-    llm: ChatSettings
-    vision: ChatSettings
-    describe: DescribeSettings
-    extend: ExtendSettings
-    templates: TemplatesSettings
-    t2i: T2ISettings
-    clip: ClipSettings
-    filter: FilterSettings
-    quality: QualitySettings
-    train: TrainSettings
-    evaluate: EvaluateSettings
-    ask: AskSettings
-    compare: CompareSettings
-    methods: list[Method] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    budget: BudgetSettings
-    prices: dict[str, Price]
 
 
 def load(*keys: str, path: Path = PARAMS) -> Params:
