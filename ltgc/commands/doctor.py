@@ -38,7 +38,7 @@ from ltgc.clients.limits import Limits
 from ltgc.clients.server import NO_KEY, Server, running
 from ltgc.clip.weights import locate_clip
 from ltgc.commands.estimate import estimate
-from ltgc.data.roots import DRAWN, image_root
+from ltgc.data.roots import MADE, image_root
 from ltgc.pipeline import artifacts, files, params, pins
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.errors import LTGCError
@@ -180,7 +180,7 @@ def prices(settings: Params) -> str:
 def images(settings: Params) -> str:
     """The data source can be read."""
     roots = {"data.root": settings.data.root}
-    if settings.data.source not in DRAWN:
+    if settings.data.source not in MADE:
         roots["data.images"] = image_root(settings.data)
     for name, root in roots.items():
         try:

@@ -115,8 +115,8 @@ def _settings(stage: Path) -> set[str]:
     keys = [
         ast.literal_eval(key) for call in calls if ast.unparse(call.func) == "params.load" for key in call.args
     ]
-    types = [Params.model_fields[key.partition(".")[0]].annotation for key in keys]
-    return {module for annotation in types for module in _modules(annotation)}
+    sections = {key.partition(".")[0] for key in keys}
+    return {module for section in sections for module in _modules(Params.model_fields[section].annotation)}
 
 
 def _modules(annotation: Any) -> set[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ltgc.data.roots import image_file
 from ltgc.evaluation.comparison import METRICS, Comparison, Results
 from ltgc.pipeline.artifacts.asking import AskMetrics
 from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
@@ -138,10 +139,10 @@ def fig7(inputs: Inputs) -> bytes:
 
 
 def _pairs(inputs: Inputs, thumbs: Thumbnails) -> Sequence[tuple[Contamination, str | None, str | None]]:
-    return [
-        (found, thumbs.uri(found.image), thumbs.uri(inputs.image_root / found.test))
-        for found in inputs.contaminated[:CONTAMINATED_SHOWN]
-    ]
+    shown = inputs.contaminated[:CONTAMINATED_SHOWN]
+    paths = {found.test for found in shown}
+    test = {image.path: image_file(inputs.image_root, image) for image in inputs.manifest if image.path in paths}
+    return [(found, thumbs.uri(found.image), thumbs.uri(test[found.test])) for found in shown]
 
 
 def _asset(name: str) -> Markup:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ltgc.data.images import ImageFile
+from ltgc.data.roots import image_file
 from ltgc.evaluation.comparison import LOWER_IS_BETTER, Comparison, best, statistic
 from ltgc.evaluation.loop_metrics import refinement_chains
 from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
@@ -215,10 +217,10 @@ def group(records: Iterable[Any]) -> dict[int, list[Any]]:
     return of_class
 
 
-def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[Path]]:
+def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[ImageFile]]:
     """label -> training images."""
     return {
-        label: [image_root / image.path for image in own]
+        label: [image_file(image_root, image) for image in own]
         for label, own in group(image for image in manifest if image.split == "train").items()
     }
 
@@ -230,7 +232,7 @@ def generated(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
 
 def fold_outs(
     shown: Sequence[ClassRecord],
-    of_class: Mapping[int, Sequence[Path]],
+    of_class: Mapping[int, Sequence[ImageFile]],
     drawn: Mapping[int, Sequence[Attempt]],
     existing: Sequence[ExistingDescription],
     extended: Sequence[ExtendedDescription],
