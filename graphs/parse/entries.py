@@ -11,9 +11,8 @@ from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 MAX_RAW = 500  # characters kept of an entry that is no description
 
 MAX_ENTRIES = 1_000  # read of one reply
-NEXT_NUMBER = re.compile(
-    r"(?<=[.!}*\"])\s+(?:\(?\d{1,3}[.):]|[-*•])$"
-)  # of the entry after this one, in one paragraph
+# The number or bullet of the next entry, in one paragraph with this one.
+NEXT_NUMBER = re.compile(r"(?<=[.!}*\"])\s+(?:\(?\d{1,3}[.):]|[-*•])$")
 NEW_ENTRY = re.compile(rf"(?:(?<=^)|(?<=[\s\"'{{\[*]))(?=a{MARK}+photo{MARK}+of{MARK}+the{MARK}+class\b)", re.I)
 
 
@@ -73,7 +72,7 @@ def lists_nothing(reply: Reply) -> ReplyReason | RequestReason | None:
 
 
 def _continues(line: str) -> bool:
-    """Whether `line` goes on with the entry above it: it begins small, or with a brace of the template."""
+    """Whether `line` goes on with the entry above it: it begins with a small letter or a brace of the template."""
     return bool(re.match(r"[{a-z]|\*+[a-z]", line)) and not NEW_ENTRY.search(" " + line)
 
 
