@@ -1,4 +1,4 @@
-"""Class names as models write them, found in what a model says."""
+"""Finding the class that a model's reply names."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,13 +11,13 @@ Words = tuple[str, ...]
 
 
 class Names:
-    """The classes by name and synonym, found in what a model says, whatever its case, plurals and punctuation."""
+    """Finds classes by name and synonym in what a model says, whatever its case, plurals and punctuation."""
 
     def __init__(self, classes: Sequence[ClassRecord], synonyms: Iterable[Synonym] = ()) -> None:
-        """Raises LTGCError for a synonym that two classes would have, or of no class."""
+        """Raises LTGCError for a synonym that two classes share, or of no class."""
         labels = {c.name: c.label for c in classes}
         self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
-        self._stems: dict[Words, int] = {}  # asked after the names: "glass" and "glasses" may be two classes
+        self._stems: dict[Words, int] = {}  # only after the exact names: "glass" and "glasses" may be two classes
         own_names = [Synonym(class_name=name, synonym=name) for name in labels]
         for class_name, name in ((s.class_name, s.synonym) for s in [*synonyms, *own_names]):
             if class_name not in labels:
@@ -31,7 +31,7 @@ class Names:
     def find(self, reply: str) -> int:
         """The label of the one class that the reply names.
 
-        Raises Unusable: "refused", "unknown_class" for a reply without one, "several_classes".
+        Raises Unusable: "refused", "unknown_class" for a reply that names none, "several_classes".
         """
         text = THINKING.sub("", reply[:MAX_REPLY])
         said = words(text)
@@ -64,6 +64,6 @@ def words(text: str) -> Words:
 
 
 def _stem(words: Words) -> Words:
-    """Alike for the singular and the plural that English makes of it: poppy and poppies, box and boxes."""
+    """The same for the singular and the plural of an English noun: poppy and poppies, box and boxes."""
     last = re.sub(r"(?<!s|u|i)s$", "", words[-1])
     return (*words[:-1], re.sub(r"y$", "i", last.removesuffix("e")))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ltgc.data.images import REPLACE, content_hash
+from ltgc.data.images import content_hash
 from ltgc.data.inspection import Inspection, inspect_images
 from ltgc.data.near_duplicates import BITS, nearest_hashes
 from ltgc.data.roots import image_root
@@ -109,8 +109,8 @@ def _refuse_bad(findings: Sequence[Finding], root: Path) -> None:
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise LTGCError(
-            f"{root / bad[0].path}: {bad[0].reason}{more}; {REPLACE}, or set data.on_bad_image: skip in "
-            f"params.yaml: bad images are then left out and listed in {FINDINGS}"
+            f"{root / bad[0].path}: {bad[0].reason}{more}; replace or remove it, or set data.on_bad_image: skip "
+            f"in params.yaml: bad images are then left out and listed in {FINDINGS}"
         )
 
 

@@ -9,12 +9,12 @@ import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ltgc.data import shards
+from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import MANIFEST
 from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
-REPLACE = "replace or remove it"  # what to do about an image that cannot be used
 
 # Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
 Image.MAX_IMAGE_PIXELS = None
@@ -103,7 +103,7 @@ def required(image: Reference, shortest: int | None = None) -> Image.Image:
     try:
         return decode(_present(image), shortest)
     except BadImage as error:
-        raise LTGCError(f"{_path(image)}: {error}; {REPLACE} and run `dvc repro`") from error
+        raise files.bad_file(_path(image), error) from error
 
 
 def data_url(image: Reference) -> str:

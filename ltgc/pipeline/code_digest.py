@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import grimp
 
+from ltgc.pipeline import files
 from ltgc.pipeline.settings.sections import Params
 
 PACKAGES = ("stages", "graphs", "ltgc", "embedded")
@@ -59,10 +60,10 @@ def closure(stage: str, graph: grimp.ImportGraph, root: Path = Path()) -> set[st
 
 def digests(stage: str, graph: grimp.ImportGraph) -> dict[str, str]:
     """File -> sha256 of every file that the stage's modules are in, or read beside themselves."""
-    files: dict[str, str] = {}
+    found: dict[str, str] = {}
     for module in closure(stage, graph):
-        files |= _digests(_file(module))
-    return dict(sorted(files.items()))
+        found |= _digests(_file(module))
+    return dict(sorted(found.items()))
 
 
 @cache
@@ -73,7 +74,7 @@ def _digests(file: Path) -> dict[str, str]:
     if "__file__" in source:
         for path in file.parent.rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
-                digests[path.as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+                digests[path.as_posix()] = files.sha256(path)
     return digests
 
 
