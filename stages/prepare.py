@@ -49,12 +49,19 @@ def main() -> None:
 
 
 def table(dataset: Dataset) -> Table:
-    """Classes and images a shot group, and how many findings there are, by kind (skipped files by reason)."""
+    """Classes and images a shot group; findings by kind (skipped files by reason); classes without validation."""
     counts = Counter(
         f"{f.kind.replace('_', ' ')}, {f.reason}" if f.kind == "skipped" else KINDS[f.kind]
         for f in dataset.findings
     )
-    caption = "; ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    notes = [f"{count:,} {what}" for what, count in sorted(counts.items())]
+    if unvalidated := [c for c in dataset.classes if not c.val]:
+        few = sum(c.shot == "few" for c in unvalidated)
+        notes.append(
+            f"no validation image of {len(unvalidated):,} classes, {few:,} of them few-shot: "
+            "validation accuracy says nothing about them"
+        )
+    caption = "; ".join(notes)
     table = Table("", title="Data set", caption=escape(caption) or None)
     for heading in ("classes", "train", "val", "test", "train a class"):
         table.add_column(heading, justify="right")

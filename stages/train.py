@@ -12,7 +12,7 @@ import torch
 
 from ltgc.classifier import devices, tuning
 from ltgc.classifier.head import HeadSource, initial_bias, initial_head
-from ltgc.classifier.inference import accuracy
+from ltgc.classifier.inference import class_mean_accuracy
 from ltgc.classifier.network import Classifier
 from ltgc.clip import pixels
 from ltgc.clip.weights import load_clip
@@ -152,7 +152,7 @@ def fit(
     val_pixels, val_labels = load(validation)
 
     def validate() -> float | None:
-        return accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
+        return class_mean_accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
 
     curve: list[Row] = []
     if recipe:

@@ -15,7 +15,7 @@ from embedded.wildflowers.draw import draw
 from embedded.wildflowers.flower import Flower
 from embedded.wildflowers.species import Species, load_species
 
-VAL, TEST = 12, 40  # images a class, balanced
+VAL, TEST = 40, 40  # images a class, balanced
 TRUTH = "truth"  # the PNG text chunk that tells what was drawn; nothing that decides reads it
 
 

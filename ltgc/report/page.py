@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ltgc.data.roots import image_file
-from ltgc.evaluation.comparison import METRICS, Comparison, Results
+from ltgc.evaluation.comparison import METRICS, Comparison, Results, control
 from ltgc.pipeline.artifacts.asking import AskMetrics
 from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
@@ -47,7 +47,7 @@ class Inputs:
     templates: list[ClassTemplate]
     attempts: list[Attempt]
     comparison: Comparison
-    paired: Comparison  # differences to BalanceMix, seed by seed
+    paired: Comparison  # differences to the control, seed by seed
     asked: AskMetrics  # the vision model, asked directly
     results: Results
     predictions: Mapping[str, list[list[Prediction]]]  # method -> seed; the methods that ran
@@ -99,6 +99,7 @@ def page(inputs: Inputs) -> str:
         style=style,
         metrics=METRICS,
         rows=sections.comparison_rows(inputs.comparison),
+        control=control(inputs.comparison),
         verdict=sections.verdict(inputs.comparison),
         shots=sections.shot_rows(inputs.classes),
         findings=sections.findings(inputs.findings),

@@ -59,7 +59,7 @@ def test_every_shot_group_has_five_classes_and_val_and_test_are_balanced(world):
     assert sum(n > 100 for n in train) >= 5
     assert sum(20 <= n <= 100 for n in train) >= 5
     assert sum(n < 20 for n in train) >= 5
-    assert {counts[name, "val"] for name in names} == {12}
+    assert {counts[name, "val"] for name in names} == {40}
     assert {counts[name, "test"] for name in names} == {40}
 
 
