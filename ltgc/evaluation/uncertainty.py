@@ -88,7 +88,7 @@ def margin(std: float, seeds: int, image_std: float = 0.0) -> float | None:
 
 
 def detectable(margins: Sequence[float]) -> float:
-    """The true difference that is found in POWER of all repetitions, for a typical margin (normal approximation)."""
+    """The true difference that is found in POWER of all repetitions, for a typical margin (normal theory)."""
     from scipy.stats import norm
 
     return float(np.median(margins) * (1 + norm.ppf(POWER) / norm.ppf((1 + CONFIDENCE) / 2)))
