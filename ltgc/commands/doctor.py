@@ -384,6 +384,7 @@ def diagnose(settings: Params) -> list[tuple[str, bool, str]]:
 def main() -> None:
     settings = params.load(
         "data",
+        "servers",
         "llm",
         "vision",
         "t2i",

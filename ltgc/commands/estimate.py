@@ -141,6 +141,6 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
 
 
 def main() -> None:
-    settings = params.load("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
     classes = files.read_csv(CLASSES, ClassRecord)
     output().print(table(settings, estimate(settings, classes)))

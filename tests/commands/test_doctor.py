@@ -19,6 +19,7 @@ from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.servers import completed
 
 KEY = "sk-very-secret-0123456789"
 
@@ -49,7 +50,7 @@ def settings(**changes: Any) -> Params:
         for parent in parents:
             section = section[parent]
         section[last] = value
-    return Params.model_validate(values)
+    return Params.model_validate(completed(values))
 
 
 def check(name: str, **changes: Any) -> str:
