@@ -1,24 +1,21 @@
 """README and docs/: the commands in them exist and run, and what is generated is what the code gives today."""
 
 import importlib.util
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.paths import ROOT
-from langgraph.graph.state import CompiledStateGraph
 from typer.main import get_command
 
-from docs.params import PAGE, page
 from ltgc import cli
+from tools.params_page import PAGE, page
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -111,14 +108,5 @@ def test_links_between_pages_lead_somewhere():
 
 def test_the_page_of_params_is_what_schema_and_params_yaml_say():
     assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT / "params.yaml", ROOT / "dvc.yaml"), (
-        "run `python -m docs.params`"
+        "run `python -m tools.params_page`"
     )
-
-
-def test_the_graphs_that_studio_opens_are_those_of_the_code():
-    graphs = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-    assert set(graphs) == {p.stem for p in (ROOT / "graphs").glob("*.py") if "StateGraph(" in p.read_text()}
-    for place in graphs.values():
-        file, name = place.removeprefix("./").split(":")
-        module = import_module(file.removesuffix(".py").replace("/", "."))
-        assert isinstance(getattr(module, name), CompiledStateGraph)
