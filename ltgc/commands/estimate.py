@@ -3,7 +3,7 @@
     dvc repro prepare    # makes the manifest; no model is asked
     ltgc estimate        # no model is asked here either
 
-Prompts are built with the words of graphs/prompts.py, so their length is known; the length of the replies is assumed
+Prompts are built with the words of graphs/prompts.py, so their length is known; that of the replies is assumed
 by the constants below. docs/sharing.md compares an estimate with what a run really used.
 """
 

@@ -64,5 +64,5 @@ def _score(attempt: Attempt) -> str:
 
 def _existing(shard: Path) -> Path:
     if not shard.exists():
-        raise LTGCError(f"{shard}: does not exist; shards are generated/*/<class>.tar")
+        raise LTGCError(f"{shard}: not there; shards are generated/*/<class>.tar")
     return shard
