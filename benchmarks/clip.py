@@ -13,7 +13,6 @@ import io
 import os
 import statistics
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +38,7 @@ from ltgc.clip.device import pick_device
 from ltgc.clip.encoder import Clip
 from ltgc.clip.weights import load_clip
 from ltgc.data import images
+from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings
 from ltgc.pipeline.terminal import console
@@ -116,7 +116,11 @@ def measure(name: str, device: torch.device, table: Table) -> None:
         await scorer.score(0, encoded[index])
 
     async def graph(index: int) -> None:
-        start = RefineState(label=0, class_name="0", slug="0", index=index, prompt="", counts=Counter())
+        description = ExtendedDescription(
+            label=0, class_name="0", index=index, round=1, description="",
+            features=None, scene=None, kept=True, reason=None,
+        )  # fmt: skip
+        start = RefineState(slug="0", description=description)
         await refine.graph.ainvoke(start, context=context)
 
     def ours(one: Callable[[int], Any]) -> None:

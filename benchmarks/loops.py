@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +128,7 @@ async def plain(base_url: str, folder: Path, calls: int) -> None:
     with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
         async with Chat(llm, store) as chat:
             await asyncio.gather(
-                *(chat.of(f"{i:04d}").ask([HumanMessage(f'Describe the class "c{i}".')]) for i in range(calls))
+                *(chat.ask(f"{i:04d}", [HumanMessage(f'Describe the class "c{i}".')]) for i in range(calls))
             )
 
 
@@ -137,10 +136,11 @@ async def graphs(base_url: str, folder: Path, calls: int) -> None:
     """The reflect graph as `extend` runs it: a question and a repetition check a class, replies stored."""
     with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
         async with Chat(llm, store) as chat:
+            context = ReflectContext(chat, DESCRIPTIONS, 12, 3, True, 6000)
 
             async def one(i: int) -> None:
-                start = ReflectState(class_name=f"c{i}", images=0, existing=[], counts=Counter())
-                context = ReflectContext(chat.of(f"{i:04d}"), DESCRIPTIONS, 12, 3, True, 6000)
+                c = ClassRecord(label=i, name=f"c{i}", slug=f"{i:04d}", train=0, val=0, test=0, shot="few")
+                start = ReflectState(class_record=c, existing=[])
                 end = await reflect.graph.ainvoke(start, context=context)
                 assert end["counts"]["calls"] == 2
 

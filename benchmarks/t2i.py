@@ -12,7 +12,6 @@ import os
 import statistics
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -37,6 +36,7 @@ from graphs import refine
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
+from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
 SIDE = 128  # pixels
@@ -94,16 +94,13 @@ async def ours(painter: DiffusersPainter, turn: int) -> None:
     context = RefineContext(chat=None, painter=painter, scorer=AcceptAll(), max_refinements=0)  # type: ignore[arg-type]
 
     async def one(i: int) -> None:
-        start = RefineState(
-            label=0,
-            class_name=f"rose {turn}",
-            slug="0000-rose",
-            index=i,
-            prompt=PROMPT.format(i),
-            counts=Counter(),
-        )
+        description = ExtendedDescription(
+            label=0, class_name=f"rose {turn}", index=i, round=1, description=PROMPT.format(i),
+            features=None, scene=None, kept=True, reason=None,
+        )  # fmt: skip
+        start = RefineState(slug="0000-rose", description=description)
         end = await refine.graph.ainvoke(start, context=context)
-        assert end["shots"][-1].image is not None
+        assert end["attempts"][-1].image is not None
 
     await asyncio.gather(*(one(i) for i in range(IMAGES)))
 

@@ -1,4 +1,4 @@
-"""Class names as models write them, found in what a model says."""
+"""Finding the class that a model's reply names."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,13 +12,13 @@ Words = tuple[str, ...]
 
 
 class Names:
-    """The classes by name and synonym, found in what a model says, whatever its case, plurals and punctuation."""
+    """Finds classes by name and synonym in what a model says, whatever its case, plurals and punctuation."""
 
     def __init__(self, classes: Sequence[ClassRecord], synonyms: Iterable[tuple[str, str]] = ()) -> None:
-        """synonyms: (class name, another name of it). Raises LTGCError for one that two classes would have."""
+        """synonyms: (class name, another name of it). Raises LTGCError for one that two classes share."""
         labels = {c.name: c.label for c in classes}
         self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
-        self._stems: dict[Words, int] = {}  # asked after the names: "glass" and "glasses" may be two classes
+        self._stems: dict[Words, int] = {}  # only after the exact names: "glass" and "glasses" may be two classes
         for class_name, name in [*synonyms, *((name, name) for name in labels)]:
             if class_name not in labels:
                 raise LTGCError(f"{SYNONYMS}: {class_name!r} is no class of data/classes.csv")
@@ -30,7 +30,7 @@ class Names:
     def find(self, reply: str) -> int:
         """The label of the one class that the reply names.
 
-        Raises Unusable: "refused", "unknown_class" for a reply without one, "several_classes".
+        Raises Unusable: "refused", "unknown_class" for a reply that names none, "several_classes".
         """
         text = THINKING.sub("", reply[:MAX_REPLY])
         said = words(text)
@@ -63,6 +63,6 @@ def words(text: str) -> Words:
 
 
 def _stem(words: Words) -> Words:
-    """Alike for the singular and the plural that English makes of it: poppy and poppies, box and boxes."""
+    """The same for the singular and the plural of an English noun: poppy and poppies, box and boxes."""
     last = re.sub(r"(?<!s|u|i)s$", "", words[-1])
     return (*words[:-1], re.sub(r"y$", "i", last.removesuffix("e")))

@@ -7,25 +7,23 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse.reply import Unusable
+from graphs.parse.reply import Unusable, usable_text
 from graphs.state import ClassifyContext, ClassifyState
 
 
 async def classify(state: ClassifyState, runtime: Runtime[ClassifyContext]) -> dict[str, Any]:
     """Show the image and the list of class names."""
-    reply = await runtime.context.chat.ask(prompts.classify(runtime.context.class_list, state["image_url"]))
+    question = prompts.classify(runtime.context.class_list, state["image_url"])
+    reply = await runtime.context.chat.ask(state["slug"], question)
     return {"reply": reply, "counts": reply.counts}
 
 
 async def match(state: ClassifyState, runtime: Runtime[ClassifyContext]) -> dict[str, Any]:
     """Find the one class that the reply names, or why there is none."""
-    reply = state["reply"]
     try:
-        if reply.unusable:
-            raise Unusable(reply.unusable)
-        return {"label": runtime.context.names.find(reply.text), "reason": None}
+        return {"label": runtime.context.names.find(usable_text(state["reply"])), "reason": None}
     except Unusable as unusable:
-        return {"label": None, "reason": str(unusable), "counts": Counter({f"failures/{unusable}": 1})}
+        return {"label": None, "reason": unusable.reason, "failures": Counter([unusable.reason])}
 
 
 builder = StateGraph(ClassifyState, context_schema=ClassifyContext)

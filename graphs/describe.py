@@ -7,35 +7,47 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse.reply import Unusable
+from graphs.parse.reply import Unusable, usable_text
 from graphs.parse.template_1 import parse_description
 from graphs.state import DescribeContext, DescribeState
+from ltgc.pipeline.artifacts.descriptions import ExistingDescription
 
 
 async def describe(state: DescribeState, runtime: Runtime[DescribeContext]) -> dict[str, Any]:
     """Ask the vision model for the image in Template 1."""
-    question = prompts.describe(state["class_name"], state["image_url"], state.get("context"))
-    replies = state.get("replies", 0)
-    if replies:
-        question = prompts.again(question, state["reply"].text, state["reason"] or "", replies + 1)
-    reply = await runtime.context.chat.ask(question)
-    return {"reply": reply, "replies": replies + 1, "counts": reply.counts}
+    c = state["class_record"]
+    question = prompts.describe(c.name, state["image_url"], c.context)
+    if last := state.get("record"):
+        question = prompts.again(question, state["reply"].text, last.reason or "", last.replies + 1)
+    reply = await runtime.context.chat.ask(c.slug, question)
+    return {"reply": reply, "counts": reply.counts}
 
 
 async def check(state: DescribeState) -> dict[str, Any]:
     """Read the reply, or find out why it cannot be used."""
-    reply = state["reply"]
+    image = state["image"]
+    found, reason = None, None
     try:
-        if reply.unusable:
-            raise Unusable(reply.unusable)
-        description = parse_description(reply.text, state["class_name"], prose=True)
+        found = parse_description(usable_text(state["reply"]), image.class_name, prose=True)
     except Unusable as unusable:
-        return {"description": None, "reason": str(unusable), "counts": Counter({f"failures/{unusable}": 1})}
-    return {"description": description, "reason": None}
+        reason = unusable.reason
+    record = ExistingDescription(
+        label=image.label,
+        class_name=image.class_name,
+        image=image.path,
+        description=found.text if found else None,
+        features=found.features if found else None,
+        scene=found.scene if found else None,
+        kept=found is not None,
+        reason=reason,
+        replies=state["record"].replies + 1 if "record" in state else 1,
+    )
+    return {"record": record, "failures": Counter([reason] if reason else [])}
 
 
 def in_template(state: DescribeState, runtime: Runtime[DescribeContext]) -> Literal["describe", "__end__"]:
-    if state["description"] or state["reply"].failure or state["replies"] >= runtime.context.tries:
+    record = state["record"]
+    if record.kept or state["reply"].failure or record.replies >= runtime.context.tries:
         return "__end__"
     return "describe"
 

@@ -1,7 +1,7 @@
 """What is said to the models. Templates 1 and 2 are the paper's; the words around them are ours.
 
-A class name is untrusted text: it is only ever put between others, on one line. A question that is asked
-again says what is different this time, so it is another question for the model and for the store.
+A class name is untrusted text: it is only ever put between other words, on one line. A question that is asked
+again says what is different this time, so that it is another question for the model and for the store.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def template_2(class_name: str) -> str:
 
 
 def taxonomy(context: str | None) -> str:
-    """What a class is a kind of, for names that a model may not know; nothing where it is not known."""
+    """The wider group of a class, for names that a model may not know; empty where the group is not known."""
     return f" In the wider taxonomy it belongs to {one_line(context)}." if context else ""
 
 
@@ -37,7 +37,7 @@ Say only what can be seen. Reply with the sentence alone."""
 
 
 def class_list(class_names: Sequence[str]) -> str:
-    """All classes, a line each: with 8,142 of iNaturalist some 180 kB, made once for all questions."""
+    """All classes, a line each. For the 8,142 of iNaturalist that is 180 kB, made once for all questions."""
     return "\n".join(map(one_line, class_names))
 
 

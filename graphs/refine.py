@@ -1,27 +1,27 @@
 """Iterative evaluation (§3.1.3, Fig. 5): generate -> detect -> (refine -> regenerate -> detect)* -> end."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any, Literal
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse.entries import cut_entries
-from graphs.parse.reply import Unusable
-from graphs.parse.template_1 import Description, parse_description
-from graphs.state import RefineContext, RefineState, ScoredDrawing
+from graphs.parse.entries import first_description
+from graphs.parse.reply import Unusable, usable_text
+from graphs.state import RefineContext, RefineState
 from ltgc.clients.chat import Reply
-from ltgc.pipeline.artifacts.drawings import Verdict
+from ltgc.pipeline.artifacts.drawings import Attempt, Verdict, attempt_id, attempt_image
 
 
 async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
     """Draw the description (Eq. 1)."""
-    painter = runtime.context.painter
-    seed = painter.seed(state["class_name"], state["index"], state.get("round", 0))
-    drawing = await painter.draw(state["slug"], state["prompt"], seed)
-    return {"drawing": drawing, "counts": Counter(drawings=1, prompts_cut=int(drawing.cut))}
+    painter, first = runtime.context.painter, state["description"]
+    seed = painter.seed(first.class_name, first.index, state.get("round", 0))
+    prompt = state.get("prompt", first.description)
+    drawing = await painter.draw(state["slug"], prompt, seed)
+    counts = Counter(drawings=1, prompts_cut=int(drawing.cut))
+    return {"prompt": prompt, "drawing": drawing, "counts": counts}
 
 
 regenerate = generate  # the improved description, another seed
@@ -29,56 +29,65 @@ regenerate = generate  # the improved description, another seed
 
 async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
     """Score the image against the class feature template (Eq. 2)."""
-    round, drawing = state.get("round", 0), state["drawing"]
-    shot = ScoredDrawing(round, state["prompt"], drawing.seed, drawing.image, None, None, "failed", drawing.reason)
+    drawing, first, round = state["drawing"], state["description"], state.get("round", 0)
+    attempts, images = state.get("attempts", []), state.get("images", {})
+    score, threshold = None, None
+    verdict: Verdict = "failed"
+    id = attempt_id(state["slug"], first.index, round)
     if drawing.image is not None:
-        score, threshold = await runtime.context.scorer.score(state["label"], drawing.image)
+        score, threshold = await runtime.context.scorer.score(first.label, drawing.image)
         low: Verdict = "refined" if round < runtime.context.max_refinements else "rejected"
-        shot = replace(shot, score=score, threshold=threshold, verdict="accepted" if score >= threshold else low)
-    counts: Counter[str] = Counter({f"failures/{drawing.reason}": 1}) if drawing.reason else Counter()
-    return {"shots": [*state.get("shots", []), shot], "counts": counts}
+        verdict = "accepted" if score >= threshold else low
+        images = images | {id: drawing.image}
+    attempt = Attempt(
+        id=id,
+        label=first.label,
+        class_name=first.class_name,
+        index=first.index,
+        round=round,
+        prompt=state["prompt"],
+        seed=drawing.seed,
+        image=attempt_image(id, verdict) if drawing.image is not None else None,
+        score=score,
+        threshold=threshold,
+        verdict=verdict,
+        refines=attempts[-1].id if attempts else None,
+        reason=drawing.reason,
+    )
+    failures = Counter([drawing.reason] if drawing.reason else [])
+    return {"attempts": [*attempts, attempt], "images": images, "failures": failures}
 
 
-def quality(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["refine", "__end__"]:
-    """Refine a low-quality image, and a description that the T2I model would not draw."""
+def represents_class(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["refine", "__end__"]:
+    """Refine the description of an image that scored low, and one that the T2I model would not draw."""
     rounds_left = state.get("round", 0) < runtime.context.max_refinements
     # A server that is down draws no better from another description.
-    refinable = state["shots"][-1].verdict == "refined" or state["drawing"].refinable
+    refinable = state["attempts"][-1].verdict == "refined" or state["drawing"].refinable
     return "refine" if refinable and rounds_left else "__end__"
 
 
 async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
     """Have the LLM improve the distinctive features of the description."""
-    shots = state["shots"]
-    tried = [(shot.prompt, shot.reason) for shot in shots]
+    attempts, class_name = state["attempts"], state["description"].class_name
+    tried = [(attempt.prompt, attempt.reason) for attempt in attempts]
     round = state.get("round", 0) + 1
-    question = prompts.refine(state["class_name"], tried, state.get("refine_reason"), round)
-    reply = await runtime.context.chat.ask(question)
+    question = prompts.refine(class_name, tried, state.get("unusable"), round)
+    reply = await runtime.context.chat.ask(state["slug"], question)
+    update = {"round": round, "reply": reply, "counts": reply.counts}
     try:
-        if reply.unusable:
-            raise Unusable(reply.unusable)
-        prompt = _read(reply.text, state["class_name"]).text
+        prompt = first_description(usable_text(reply), class_name).text
     except Unusable as unusable:
-        counts = reply.counts + Counter({f"failures/refinement: {unusable}": 1})
-        # The image that was to be refined failed with it, unless a later refinement can be used.
-        failed = replace(shots[-1], verdict="failed", reason=shots[-1].reason or f"refinement: {unusable}")
-        shots = shots if _may_ask_again(reply, round, runtime) else [*shots[:-1], failed]
-        return {"round": round, "reply": reply, "refine_reason": str(unusable), "shots": shots, "counts": counts}
-    return {"round": round, "reply": reply, "refine_reason": None, "prompt": prompt, "counts": reply.counts}
-
-
-def _read(reply: str, class_name: str) -> Description:
-    """The first description in the reply; models like to say what they changed. Raises Unusable."""
-    for piece in cut_entries(reply):
-        try:
-            return parse_description(piece, class_name)
-        except Unusable:
-            continue
-    return parse_description(reply, class_name)
+        reason = f"refinement: {unusable.reason}"
+        if not _may_ask_again(reply, round, runtime):
+            # The image that was to be refined failed with it.
+            failed = {"verdict": "failed", "reason": attempts[-1].reason or reason}
+            attempts = [*attempts[:-1], attempts[-1].model_copy(update=failed)]
+        return update | {"unusable": unusable.reason, "attempts": attempts, "failures": Counter([reason])}
+    return update | {"unusable": None, "prompt": prompt}
 
 
 def refined(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["regenerate", "refine", "__end__"]:
-    if state["refine_reason"] is None:
+    if state["unusable"] is None:
         return "regenerate"
     return "refine" if _may_ask_again(state["reply"], state["round"], runtime) else "__end__"
 
@@ -94,7 +103,7 @@ builder.add_node("refine", refine)
 builder.add_node("regenerate", regenerate)
 builder.add_edge(START, "generate")
 builder.add_edge("generate", "detect")
-builder.add_conditional_edges("detect", quality)
+builder.add_conditional_edges("detect", represents_class)
 builder.add_conditional_edges("refine", refined)
 builder.add_edge("regenerate", "detect")
 graph = builder.compile(name="refine").with_config(recursion_limit=1_000_000)

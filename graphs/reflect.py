@@ -1,62 +1,65 @@
 """Extended descriptions with self-reflection (§3.1.2): ask -> number_check -> (ask | repetition_check) -> end."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse.entries import cut_entries
+from graphs.parse.entries import lists_nothing, parse_entries
 from graphs.parse.repeats import chunks, match_entries
-from graphs.parse.reply import Unusable, normalised, plain, refused
-from graphs.parse.template_1 import parse_description
-from graphs.state import Entry, ReflectContext, ReflectState
-from ltgc.clients.chat import Reply
+from graphs.parse.reply import normalised
+from graphs.state import ReflectContext, ReflectState
+from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
+from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason
 
 WANTED = 20  # descriptions asked for at once: longer lists end in truncated replies
-# A repetition check that leaves fewer than this part of the list was misunderstood (only the repeats listed, a
+# A repetition check that leaves less than this fraction of the list was misunderstood (only the repeats listed, a
 # summary, an example): it is not obeyed.
 LEAST_KEPT = 0.2
 
 
 async def ask(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str, Any]:
     """Ask for descriptions that the list so far does not have."""
-    kept = _kept(state)
-    question = prompts.extend(
-        state["class_name"],
-        [*state["existing"], *kept],
-        min(WANTED, _missing(state, runtime)),
-        state.get("stalled", 0),
-        state.get("context"),
-    )
-    reply = await runtime.context.chat.ask(question)
-    return {
-        "reply": reply,
-        "round": state.get("round", 0) + 1,
-        "counts": reply.counts + Counter(rounds=1),
-    }
+    c = state["class_record"]
+    known = [*state["existing"], *_kept(state)]
+    wanted = min(WANTED, _missing(state, runtime))
+    question = prompts.extend(c.name, known, wanted, state.get("stalled", 0), c.context)
+    reply = await runtime.context.chat.ask(c.slug, question)
+    return {"reply": reply, "round": state.get("round", 0) + 1, "counts": reply.counts + Counter(rounds=1)}
 
 
 async def number_check(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str, Any]:
     """Put what is new on the list, up to K_y = M_y + N_y; note what is not, and why."""
-    entries = list(state.get("entries", []))
-    known = {normalised(text) for text in [*state["existing"], *(e.description for e in entries)]}
-    missing = _missing(state, runtime)
-    listed = _listed(state)
-    new = 0
-    for entry in listed:
-        if entry.kept and (words := normalised(entry.description)) in known:
-            entry = replace(entry, reason="duplicate")
-        elif entry.kept:
+    c, reply = state["class_record"], state["reply"]
+    extended = list(state.get("extended", []))
+    known = {normalised(text) for text in [*state["existing"], *(e.description for e in extended)]}
+    missing, new = _missing(state, runtime), 0
+    nothing = lists_nothing(reply)
+    for found in [] if nothing else parse_entries(reply.text, c.name, reply.truncated):
+        reason: ReplyReason | RequestReason | ListReason | None = found.reason
+        if reason is None and (words := normalised(found.text)) in known:
+            reason = "duplicate"
+        elif reason is None:
             known.add(words)
             new += 1
-            if new > missing:
-                entry = replace(entry, reason="over_target")
-        entries.append(entry)
-    counts = Counter({f"failures/{nothing}": 1} if (nothing := _nothing(state["reply"])) else {})
-    return {"entries": entries, "stalled": 0 if new else state.get("stalled", 0) + 1, "counts": counts}
+            reason = "over_target" if new > missing else None
+        extended.append(
+            ExtendedDescription(
+                label=c.label,
+                class_name=c.name,
+                index=len(extended),
+                round=state["round"],
+                description=found.text,
+                features=found.features,
+                scene=found.scene,
+                kept=reason is None,
+                reason=reason,
+            )
+        )
+    stalled = 0 if new else state.get("stalled", 0) + 1
+    return {"extended": extended, "stalled": stalled, "failures": Counter([nothing] if nothing else [])}
 
 
 def number_reached(
@@ -71,12 +74,13 @@ def number_reached(
 
 async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str, Any]:
     """Drop what the LLM leaves out of the list when it is asked to exclude repeats; accept nothing it adds."""
-    entries = list(state["entries"])
+    c = state["class_record"]
+    extended = list(state["extended"])
     counts: Counter[str] = Counter()
-    places = [i for i, entry in enumerate(entries) if entry.kept]
-    for chunk in chunks(places, [e.description for e in entries], runtime.context.check_characters):
-        descriptions = [entries[i].description for i in chunk]
-        reply = await runtime.context.chat.ask(prompts.repetition_check(state["class_name"], descriptions))
+    kept = [i for i, entry in enumerate(extended) if entry.kept]
+    for chunk in chunks(kept, [e.description for e in extended], runtime.context.check_characters):
+        descriptions = [extended[i].description for i in chunk]
+        reply = await runtime.context.chat.ask(c.slug, prompts.repetition_check(c.name, descriptions))
         counts += reply.counts + Counter(repetition_checks=1)
         remaining, invented = match_entries(reply.text, descriptions)
         if reply.unusable or len(remaining) < LEAST_KEPT * len(chunk) or not remaining:
@@ -85,43 +89,16 @@ async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]
         counts["invented_entries"] += invented
         for position, i in enumerate(chunk):
             if position not in remaining:
-                entries[i] = replace(entries[i], reason="repeats")
-    return {"entries": entries, "counts": counts}
-
-
-def _listed(state: ReflectState) -> list[Entry]:
-    """The entries of the last reply as they came, those that are no description with the reason."""
-    reply, number = state["reply"], state["round"]
-    if _nothing(reply):
-        return []
-    pieces = cut_entries(reply.text)
-    listed = []
-    for i, piece in enumerate(pieces):
-        try:
-            if reply.truncated and i == len(pieces) - 1:
-                raise Unusable("truncated")
-            found = parse_description(piece, state["class_name"])
-        except Unusable as unusable:
-            raw = plain(piece)[:500]
-            listed.append(Entry(number, raw, None, None, str(unusable)))
-        else:
-            listed.append(Entry(number, found.text, found.features, found.scene))
-    return listed
-
-
-def _nothing(reply: Reply) -> str | None:
-    """Why a reply lists nothing at all; None if it may. A truncated list is a list."""
-    if reply.unusable and not reply.truncated:
-        return reply.unusable
-    return "refused" if refused(reply.text) else None
+                extended[i] = extended[i].model_copy(update={"kept": False, "reason": "repeats"})
+    return {"extended": extended, "counts": counts}
 
 
 def _kept(state: ReflectState) -> list[str]:
-    return [entry.description for entry in state.get("entries", []) if entry.kept]
+    return [entry.description for entry in state.get("extended", []) if entry.kept]
 
 
 def _missing(state: ReflectState, runtime: Runtime[ReflectContext]) -> int:
-    return runtime.context.target - state["images"] - len(_kept(state))
+    return runtime.context.target - state["class_record"].train - len(_kept(state))
 
 
 builder = StateGraph(ReflectState, context_schema=ReflectContext)

@@ -1,7 +1,7 @@
 """What flows through the graphs, and what they are given to work with.
 
-A state is what one run of a graph knows; a context is what all runs share: models and bounds. `counts` adds
-up over a run what the metrics report: calls, tokens, replies that could not be used.
+A state is what one run of a graph knows; a context is what all runs share: models and bounds. Over a run, `counts`
+adds up calls, tokens and rounds, and `failures` the replies and drawings that could not be used, by reason.
 """
 
 import operator
@@ -9,10 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
-from graphs.parse.template_1 import Description
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
-from ltgc.pipeline.artifacts.drawings import Verdict
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
 Counts = Annotated[Counter[str], operator.add]
 
@@ -27,14 +29,13 @@ class DescribeContext:
 
 
 class DescribeState(TypedDict):
-    class_name: str
-    context: NotRequired[str | None]  # the wider taxonomy of the class (ClassRecord.context)
+    class_record: ClassRecord
+    image: ImageRecord
     image_url: str  # the image as a data URL
     reply: NotRequired[Reply]  # the last one
-    replies: NotRequired[int]  # how many there were
-    description: NotRequired[Description | None]
-    reason: NotRequired[str | None]  # why the last reply is not a description
-    counts: Counts
+    record: NotRequired[ExistingDescription]  # what the last reply says, or why it cannot be used
+    counts: NotRequired[Counts]
+    failures: NotRequired[Counts]
 
 
 # --- classify (Table 3) ---
@@ -54,29 +55,16 @@ class ClassifyContext:
 
 
 class ClassifyState(TypedDict):
+    slug: str  # of the image's class; the model is not told
     image_url: str
     reply: NotRequired[Reply]
     label: NotRequired[int | None]  # of the class that it names
-    reason: NotRequired[str | None]  # why it names none
-    counts: Counts
+    reason: NotRequired[ReplyReason | RequestReason | None]  # why it names none
+    counts: NotRequired[Counts]
+    failures: NotRequired[Counts]
 
 
 # --- reflect (§3.1.2) ---
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One description the LLM listed, kept or dropped."""
-
-    round: int  # which question brought it, from 1
-    description: str
-    features: str | None
-    scene: str | None
-    reason: str | None = None  # why dropped; None: kept
-
-    @property
-    def kept(self) -> bool:
-        return self.reason is None
 
 
 @dataclass(frozen=True)
@@ -90,15 +78,14 @@ class ReflectContext:
 
 
 class ReflectState(TypedDict):
-    class_name: str
-    context: NotRequired[str | None]
-    images: int  # M_y
+    class_record: ClassRecord
     existing: list[str]  # the existing descriptions list, Template 1
     reply: NotRequired[Reply]  # to the last question
     round: NotRequired[int]  # questions asked so far
     stalled: NotRequired[int]  # of them, the last ones in a row that brought nothing new
-    entries: NotRequired[list[Entry]]  # in the order of arrival, dropped ones included
-    counts: Counts
+    extended: NotRequired[list[ExtendedDescription]]  # in the order of arrival, dropped ones included
+    counts: NotRequired[Counts]
+    failures: NotRequired[Counts]
 
 
 # --- template (§3.1.3) ---
@@ -111,14 +98,13 @@ class TemplateContext:
 
 
 class TemplateState(TypedDict):
-    class_name: str
-    context: NotRequired[str | None]
+    class_record: ClassRecord
     descriptions: list[str]  # existing and extended; empty for a class that was not extended
-    reply: NotRequired[Reply]
-    replies: NotRequired[int]
-    features: NotRequired[list[str]]  # of the class feature template; empty while there is none
-    reason: NotRequired[str | None]
-    counts: Counts
+    reply: NotRequired[Reply]  # the last one
+    replies: NotRequired[int]  # how many there were
+    template: NotRequired[ClassTemplate]  # from the last reply, or from the class's name and why
+    counts: NotRequired[Counts]
+    failures: NotRequired[Counts]
 
 
 # --- refine (§3.1.3, Fig. 5) ---
@@ -137,20 +123,6 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class ScoredDrawing:
-    """One drawing of a description and what became of it."""
-
-    round: int  # 0 the first, r after r refinements
-    prompt: str
-    seed: int
-    image: bytes | None
-    score: float | None
-    threshold: float | None
-    verdict: Verdict
-    reason: str | None
-
-
-@dataclass(frozen=True)
 class RefineContext:
     chat: Chat
     painter: Painter
@@ -159,14 +131,14 @@ class RefineContext:
 
 
 class RefineState(TypedDict):
-    label: int
-    class_name: str
-    slug: str
-    index: int  # of the description it begins with
-    prompt: str  # what to draw next
+    slug: str  # of the class
+    description: ExtendedDescription  # what it begins with
+    prompt: NotRequired[str]  # what to draw next; at first the description
     round: NotRequired[int]  # refinements asked for so far
     drawing: NotRequired[Drawing]  # the last one
-    shots: NotRequired[list[ScoredDrawing]]  # all of them, in order
+    attempts: NotRequired[list[Attempt]]  # every drawing and what became of it, in order
+    images: NotRequired[dict[str, bytes]]  # id of an attempt -> its image as it came
     reply: NotRequired[Reply]  # to the last refinement asked for
-    refine_reason: NotRequired[str | None]  # why the last refinement could not be used
-    counts: Counts
+    unusable: NotRequired[ReplyReason | RequestReason | None]  # why that reply could not be used
+    counts: NotRequired[Counts]
+    failures: NotRequired[Counts]

@@ -7,35 +7,33 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
 from graphs import prompts
-from graphs.parse.reply import Unusable
-from graphs.parse.template_2 import parse_template
+from graphs.parse.reply import Unusable, usable_text
+from graphs.parse.template_2 import class_template, parse_features
 from graphs.state import TemplateContext, TemplateState
 
 
 async def summarize(state: TemplateState, runtime: Runtime[TemplateContext]) -> dict[str, Any]:
     """Ask for the most distinctive features of the class in Template 2."""
-    question = prompts.summarize(state["class_name"], state["descriptions"], state.get("context"))
-    replies = state.get("replies", 0)
+    c, replies = state["class_record"], state.get("replies", 0)
+    question = prompts.summarize(c.name, state["descriptions"], c.context)
     if replies:
-        question = prompts.again(question, state["reply"].text, state["reason"] or "", replies + 1)
-    reply = await runtime.context.chat.ask(question)
+        question = prompts.again(question, state["reply"].text, state["template"].reason or "", replies + 1)
+    reply = await runtime.context.chat.ask(c.slug, question)
     return {"reply": reply, "replies": replies + 1, "counts": reply.counts}
 
 
 async def check(state: TemplateState) -> dict[str, Any]:
     """Read the features, or find out why the reply cannot be used: a scene among them, say."""
-    reply = state["reply"]
+    c = state["class_record"]
     try:
-        if reply.unusable:
-            raise Unusable(reply.unusable)
-        features = parse_template(reply.text, state["class_name"])
+        features = parse_features(usable_text(state["reply"]), c.name)
     except Unusable as unusable:
-        return {"features": [], "reason": str(unusable), "counts": Counter({f"failures/{unusable}": 1})}
-    return {"features": features, "reason": None}
+        return {"template": class_template(c, [], unusable.reason), "failures": Counter([unusable.reason])}
+    return {"template": class_template(c, features, None)}
 
 
 def in_template(state: TemplateState, runtime: Runtime[TemplateContext]) -> Literal["summarize", "__end__"]:
-    if state["features"] or state["reply"].failure or state["replies"] >= runtime.context.tries:
+    if state["template"].features or state["reply"].failure or state["replies"] >= runtime.context.tries:
         return "__end__"
     return "summarize"
 

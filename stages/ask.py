@@ -10,7 +10,7 @@ from graphs import classify, prompts
 from graphs.class_names import Names
 from graphs.state import ClassifyContext, ClassifyState
 from ltgc.clients import budget, server
-from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.data import images
@@ -42,7 +42,7 @@ def main() -> None:
     scores = ask_metrics(answers, classes)
     files.write_jsonl(ANSWERS, answers)
     files.write_json(ASK, scores.model_dump())
-    files.write_json(CALLS / "ask.json", call_metrics(counts for _, counts in answered))
+    files.write_json(CALLS / "ask.json", call_metrics(calls for _, calls in answered))
     if asked:
         console.print(
             f"ask: {scores.all} % of {scores.images} test images named, {scores.refused} refusals and "
@@ -52,30 +52,30 @@ def main() -> None:
 
 async def ask_all(
     settings: Params, asked: list[ImageRecord], classes: list[ClassRecord], names: Names, store: Store
-) -> list[tuple[Answer, Counter[str]]]:
+) -> list[tuple[Answer, Calls]]:
     root = image_root(settings.data)
     slugs = {c.label: c.slug for c in classes}
-    class_list = prompts.class_list([c.name for c in classes])
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            contexts = {n: ClassifyContext(chat.of(slug), class_list, names) for n, slug in slugs.items()}
+            context = ClassifyContext(chat, prompts.class_list([c.name for c in classes]), names)
 
-            async def one(image: ImageRecord) -> tuple[Answer, Counter[str], bool]:
+            async def one(image: ImageRecord) -> tuple[Answer, Calls, bool]:
+                """The answer, what it took, and whether the server or the image is to blame that there is none."""
                 try:
                     url = await asyncio.to_thread(images.data_url, root / image.path)
                 except (images.BadImage, OSError):
-                    return record(image, reason="bad_image"), Counter({"failures/bad_image": 1}), True
-                start = ClassifyState(image_url=url, counts=Counter())
-                end = await classify.graph.ainvoke(start, context=contexts[image.label])
+                    return record(image, reason="bad_image"), Calls(Counter(), Counter(["bad_image"])), True
+                start = ClassifyState(slug=slugs[image.label], image_url=url)
+                end = await classify.graph.ainvoke(start, context=context)
                 reply = end["reply"]
                 answer = record(image, reply.text, end["label"], end["reason"])
-                return answer, end["counts"], bool(reply.failure and reply.failure != "refused")
+                return answer, Calls.of(end), bool(reply.failure and reply.failure != "refused")
 
             answered = await run_all("ask", asked, one, store.tally)
         # A refusal is a wrong answer; a server that is down has not answered.
         failed = {answer.path: answer.reason or "" for answer, _, down in answered if down}
         vision.check_failures(failed, len(asked), "answer")
-    return [(answer, counts) for answer, counts, _ in answered]
+    return [(answer, calls) for answer, calls, _ in answered]
 
 
 def record(

@@ -9,7 +9,7 @@ from collections import Counter
 from graphs import describe
 from graphs.state import DescribeContext, DescribeState
 from ltgc.clients import budget, server
-from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.data import images
@@ -36,34 +36,25 @@ def main() -> None:
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
     files.write_jsonl(EXISTING, records)
-    files.write_json(CALLS / "describe.json", call_metrics(counts for _, counts in described))
+    files.write_json(CALLS / "describe.json", call_metrics(calls for _, calls in described))
 
 
 async def describe_all(
     settings: Params, tail: list[ImageRecord], few: dict[int, ClassRecord], store: Store
-) -> list[tuple[ExistingDescription, Counter[str]]]:
+) -> list[tuple[ExistingDescription, Calls]]:
     root = image_root(settings.data)
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            contexts = {n: DescribeContext(chat.of(c.slug), settings.describe.tries) for n, c in few.items()}
+            context = DescribeContext(chat, settings.describe.tries)
 
-            async def one(image: ImageRecord) -> tuple[ExistingDescription, Counter[str]]:
+            async def one(image: ImageRecord) -> tuple[ExistingDescription, Calls]:
                 try:
                     url = await asyncio.to_thread(images.data_url, root / image.path)
                 except (images.BadImage, OSError):
-                    return record(image, reason="bad_image"), Counter({"failures/bad_image": 1})
-                start = DescribeState(
-                    class_name=image.class_name,
-                    context=few[image.label].context,
-                    image_url=url,
-                    counts=Counter(),
-                )
-                end = await describe.graph.ainvoke(start, context=contexts[image.label])
-                found, replies = end["description"], end["replies"]
-                if found is None:
-                    return record(image, reason=end["reason"], replies=replies), end["counts"]
-                described = record(image, found.text, found.features, found.scene, replies=replies)
-                return described, end["counts"]
+                    return bad_image(image), Calls(Counter(), Counter(["bad_image"]))
+                start = DescribeState(class_record=few[image.label], image=image, image_url=url)
+                end = await describe.graph.ainvoke(start, context=context)
+                return end["record"], Calls.of(end)
 
             described = await run_all("describe", tail, one, store.tally)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
@@ -71,24 +62,17 @@ async def describe_all(
     return described
 
 
-def record(
-    image: ImageRecord,
-    description: str | None = None,
-    features: str | None = None,
-    scene: str | None = None,
-    reason: str | None = None,
-    replies: int = 0,
-) -> ExistingDescription:
+def bad_image(image: ImageRecord) -> ExistingDescription:
     return ExistingDescription(
         label=image.label,
         class_name=image.class_name,
         image=image.path,
-        description=description,
-        features=features,
-        scene=scene,
-        kept=reason is None,
-        reason=reason,
-        replies=replies,
+        description=None,
+        features=None,
+        scene=None,
+        kept=False,
+        reason="bad_image",
+        replies=0,
     )
 
 

@@ -12,7 +12,7 @@ from graphs.parse.repeats import CHARACTERS_A_TOKEN
 from graphs.parse.template_2 import template_text
 from graphs.state import ReflectContext, ReflectState
 from ltgc.clients import budget, server
-from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.pipeline import files, params, stage
@@ -36,14 +36,14 @@ def main() -> None:
         asked = tail if settings.extend.source == "llm" else []
         ends = asyncio.run(extend_all(settings, asked, existing, store)) if asked else []
 
-    records = [record for c, end in zip(asked, ends, strict=True) for record in records_of(c, end)]
+    records = [record for end in ends for record in end["extended"]]
     if settings.extend.source == "class_name":
         records = [record for c in tail for record in bare_names(c, settings.extend.target)]
     records.sort(key=lambda record: (record.label, record.index))
     files.write_jsonl(EXTENDED, records)
     stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
     summary = call_metrics(
-        [*(end["counts"] for end in ends), stalled],
+        [*map(Calls.of, ends), Calls(stalled, Counter())],
         "rounds",
         "stalled_classes",
         "invented_entries",
@@ -56,33 +56,28 @@ def main() -> None:
 async def extend_all(
     settings: Params, tail: list[ClassRecord], existing: dict[int, list[str]], store: Store
 ) -> list[dict[str, Any]]:
+    """The last state of each class's graph, in the order of `tail`."""
     bounds = settings.extend
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
+            context = ReflectContext(
+                chat=chat,
+                target=bounds.target,
+                max_rounds=bounds.max_rounds,
+                max_stalled=bounds.max_stalled,
+                repetition_check=bounds.repetition_check,
+                check_characters=CHARACTERS_A_TOKEN * settings.llm.max_tokens,
+            )
 
             async def one(c: ClassRecord) -> dict[str, Any]:
-                start = ReflectState(
-                    class_name=c.name,
-                    context=c.context,
-                    images=c.train,
-                    existing=existing[c.label],
-                    counts=Counter(),
-                )
-                context = ReflectContext(
-                    chat=chat.of(c.slug),
-                    target=bounds.target,
-                    max_rounds=bounds.max_rounds,
-                    max_stalled=bounds.max_stalled,
-                    repetition_check=bounds.repetition_check,
-                    check_characters=CHARACTERS_A_TOKEN * settings.llm.max_tokens,
-                )
+                start = ReflectState(class_record=c, existing=existing[c.label])
                 return await reflect.graph.ainvoke(start, context=context)
 
             ends = await run_all("extend", tail, one, store.tally)
         failed = {
             c.name: why_nothing(end)
             for c, end in zip(tail, ends, strict=True)
-            if not any(entry.kept for entry in end["entries"])
+            if not any(entry.kept for entry in end["extended"])
         }
         llm.check_failures(failed, len(tail), "description")
     return ends
@@ -90,28 +85,8 @@ async def extend_all(
 
 def why_nothing(end: dict[str, Any]) -> str:
     """The most frequent reason why nothing that the LLM wrote could be used."""
-    reasons = Counter(entry.reason for entry in end["entries"])
-    for name, count in end["counts"].items():
-        if name.startswith("failures/"):
-            reasons[name.partition("/")[2]] += count
+    reasons = Counter(entry.reason for entry in end["extended"]) + end["failures"]
     return reasons.most_common(1)[0][0] if reasons else "empty"
-
-
-def records_of(c: ClassRecord, end: dict[str, Any]) -> list[ExtendedDescription]:
-    return [
-        ExtendedDescription(
-            label=c.label,
-            class_name=c.name,
-            index=index,
-            round=entry.round,
-            description=entry.description,
-            features=entry.features,
-            scene=entry.scene,
-            kept=entry.kept,
-            reason=entry.reason,
-        )
-        for index, entry in enumerate(end["entries"])
-    ]
 
 
 def bare_names(c: ClassRecord, target: int) -> list[ExtendedDescription]:

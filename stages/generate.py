@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 
 from graphs import refine
-from graphs.state import RefineContext, RefineState, ScoredDrawing
+from graphs.state import RefineContext, RefineState
 from ltgc.clients import budget, server
-from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.openai_painter import OpenAIPainter
@@ -40,31 +40,22 @@ def main() -> None:
     extended = files.read_jsonl(EXTENDED, ExtendedDescription)
     descriptions = [description for description in extended if description.kept]
 
-    # Images are written beside their places as they come, packed into shards, and moved there at the end.
-    parts = {place: place.with_name(f".{place.name}.part") for place in (ACCEPTED, REJECTED)}
-    for part in parts.values():
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-    try:
+    # Images are written beside their folders as they come, packed into shards, and moved there at the end.
+    with files.replaced_folder(ACCEPTED) as accepted, files.replaced_folder(REJECTED) as rejected:
+        folders = {ACCEPTED: accepted, REJECTED: rejected}
+        drawn: list[tuple[list[Attempt], Calls]] = []
+        real: list[RealScore] = []
         with Store(STORE / "generate", budget.load()) as store:
-            drawn, real = (
-                asyncio.run(generate_all(settings, classes, descriptions, parts, store))
-                if descriptions
-                else ([], [])
-            )
+            if descriptions:
+                drawn, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
         attempts = [attempt for chain, _ in drawn for attempt in chain]
         attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
-        for place, part in parts.items():
-            pack([a for a in attempts if a.image and place in Path(a.image).parents], part)
-            shutil.rmtree(place, ignore_errors=True)
-            part.rename(place)
-    finally:
-        for part in parts.values():
-            shutil.rmtree(part, ignore_errors=True)
+        for folder, new in folders.items():
+            pack([a for a in attempts if a.image and folder in Path(a.image).parents], new)
 
     files.write_jsonl(ATTEMPTS, attempts)
     files.write_records_csv(REAL_SCORES, real, RealScore)
-    summary = call_metrics((counts for _, counts in drawn), "drawings", "texts_cut")
+    summary = call_metrics((calls for _, calls in drawn), "drawings", "texts_cut")
     files.write_json(CALLS / "generate.json", summary)
 
 
@@ -72,9 +63,9 @@ async def generate_all(
     settings: Params,
     classes: list[ClassRecord],
     descriptions: list[ExtendedDescription],
-    parts: dict[Path, Path],
+    folders: dict[Path, Path],
     store: Store,
-) -> tuple[list[tuple[list[Attempt], Counter[str]]], list[RealScore]]:
+) -> tuple[list[tuple[list[Attempt], Calls]], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
@@ -82,34 +73,26 @@ async def generate_all(
     with server.running(**servers) as (llm, *t2i):
         labels = {description.label for description in descriptions}
         scorer, real = await make_filter(settings, classes, labels, store)
-        draws = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
-        async with Chat(llm, store) as chat, draws as painter:
-            contexts = {
-                label: RefineContext(chat.of(slugs[label]), painter, scorer, settings.filter.max_refinements)
-                for label in labels
-            }
+        painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
+        async with Chat(llm, store) as chat, painters as painter:
+            context = RefineContext(chat, painter, scorer, settings.filter.max_refinements)
 
-            async def one(description: ExtendedDescription) -> tuple[list[Attempt], Counter[str]]:
-                slug = slugs[description.label]
-                start = RefineState(
-                    label=description.label,
-                    class_name=description.class_name,
-                    slug=slug,
-                    index=description.index,
-                    prompt=description.description,
-                    counts=Counter(),
-                )
-                end = await refine.graph.ainvoke(start, context=contexts[description.label])
-                return write(description, slug, end["shots"], parts), end["counts"]
+            async def one(description: ExtendedDescription) -> tuple[list[Attempt], Calls]:
+                start = RefineState(slug=slugs[description.label], description=description)
+                end = await refine.graph.ainvoke(start, context=context)
+                write(end["attempts"], end["images"], folders)
+                return end["attempts"], Calls.of(end)
 
             drawn = await run_all("generate", descriptions, one, store.tally)
-        if cut := sum(counts["prompts_cut"] for _, counts in drawn):
-            console.print(f"{cut:,} prompts were cut: {settings.t2i.model} reads no such long ones")
-        failed = {c[-1].id: c[-1].reason or "" for c, _ in drawn if c[-1].verdict == "failed"}
-        unrefined = {name: reason for name, reason in failed.items() if reason.startswith("refinement: ")}
-        painter.check_failures({n: r for n, r in failed.items() if n not in unrefined}, len(descriptions), "image")
+        if cut := sum(calls.counts["prompts_cut"] for _, calls in drawn):
+            console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
+        failed = [chain[-1] for chain, _ in drawn if chain[-1].verdict == "failed"]
+        # Where there is an image, its refinement failed.
+        undrawn = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is None}
+        unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
+        painter.check_failures(undrawn, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
-        drawn.append(([], Counter(texts_cut=scorer.texts_cut)))
+        drawn.append(([], Calls(Counter(texts_cut=scorer.texts_cut), Counter())))
     return drawn, real
 
 
@@ -142,43 +125,21 @@ async def make_filter(
     ]
 
 
-def write(
-    description: ExtendedDescription, slug: str, shots: list[ScoredDrawing], parts: dict[Path, Path]
-) -> list[Attempt]:
-    """The attempts of one description; their images, accepted or rejected, as files of their own to be packed."""
-    attempts: list[Attempt] = []
-    for shot in shots:
-        name = f"{description.index:04d}-{shot.round}"
-        place = ACCEPTED if shot.verdict == "accepted" else REJECTED
-        if shot.image is not None:
-            path = parts[place] / slug / f"{name}.png"
+def write(attempts: list[Attempt], images: dict[str, bytes], folders: dict[Path, Path]) -> None:
+    """The images of one description as files of their own, to be packed."""
+    for attempt in attempts:
+        if attempt.image is not None:
+            shard = Path(attempt.image).parent
+            path = folders[shard.parent] / shard.stem / Path(attempt.image).name
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(shot.image)
-        attempts.append(
-            Attempt(
-                id=f"{slug}/{name}",
-                label=description.label,
-                class_name=description.class_name,
-                index=description.index,
-                round=shot.round,
-                prompt=shot.prompt,
-                seed=shot.seed,
-                image=(place / f"{slug}.tar" / f"{name}.png").as_posix() if shot.image is not None else None,
-                score=shot.score,
-                threshold=shot.threshold,
-                verdict=shot.verdict,
-                refines=attempts[-1].id if attempts else None,
-                reason=shot.reason,
-            )
-        )
-    return attempts
+            path.write_bytes(images[attempt.id])
 
 
-def pack(attempts: list[Attempt], part: Path) -> None:
-    """Make one shard of each class's images below `part`, each with its attempt as JSON beside it."""
+def pack(attempts: list[Attempt], folder: Path) -> None:
+    """Make one shard of each class's images in `folder`, each image with its attempt as JSON beside it."""
     for slug, of_class in groupby(attempts, lambda attempt: attempt.id.partition("/")[0]):
-        shards.write(part / f"{slug}.tar", members(part / slug, of_class))
-        shutil.rmtree(part / slug)
+        shards.write(folder / f"{slug}.tar", members(folder / slug, of_class))
+        shutil.rmtree(folder / slug)
 
 
 def members(folder: Path, attempts: Iterable[Attempt]) -> Iterator[tuple[str, bytes]]:

@@ -3,7 +3,6 @@
 python -m stages.prepare
 """
 
-import shutil
 from collections import Counter
 
 from rich.markup import escape
@@ -34,15 +33,8 @@ def main() -> None:
     section = params.load("data").data
 
     # Drawn beside their place and then moved, so that an error leaves the last good set as it was.
-    drawn = DRAWN_IMAGES.with_name(".images.part")
-    shutil.rmtree(drawn, ignore_errors=True)
-    drawn.mkdir(parents=True)
-    try:
-        dataset = prepare_dataset(section, drawn)
-        shutil.rmtree(DRAWN_IMAGES, ignore_errors=True)
-        drawn.rename(DRAWN_IMAGES)  # empty where the source's images stay where they are
-    finally:
-        shutil.rmtree(drawn, ignore_errors=True)
+    with files.replaced_folder(DRAWN_IMAGES) as drawn:
+        dataset = prepare_dataset(section, drawn)  # stays empty where the source's images stay where they are
 
     files.write_records_csv(MANIFEST, dataset.images, ImageRecord)
     files.write_records_csv(CLASSES, dataset.classes, ClassRecord)

@@ -20,7 +20,6 @@ from ltgc.pipeline.artifacts.drawings import (
     Contamination,
 )
 from ltgc.pipeline.artifacts.results import QUALITY
-from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.terminal import console
 
 
@@ -62,7 +61,7 @@ def measure(
     looks = inspect_images(root, [image.path for image in test], MAX_PIXELS, hashed=True)
     for image, seen_of in zip(test, looks, strict=True):
         if seen_of.bad:
-            raise LTGCError(f"{root / image.path}: {seen_of.bad}; mend or remove it and run `dvc repro`")
+            raise files.bad_file(root / image.path, seen_of.bad)
 
     def cosine(i: int, image: ImageRecord) -> float:
         return float(generated.features[i] @ quality.look([root / image.path], model).features[0])

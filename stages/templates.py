@@ -7,10 +7,10 @@ import asyncio
 from collections import Counter, defaultdict
 
 from graphs import template
-from graphs.parse.template_2 import template_text
+from graphs.parse.template_2 import class_template
 from graphs.state import TemplateContext, TemplateState
 from ltgc.clients import budget, server
-from ltgc.clients.call_metrics import call_metrics
+from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.pipeline import files, params, stage
@@ -36,52 +36,39 @@ def main() -> None:
         if existing.description is not None:
             descriptions[existing.label].append(existing.description)
     for extended in files.read_jsonl(EXTENDED, ExtendedDescription):
-        if (
-            extended.kept and extended.features is not None
-        ):  # more than the class's name (extend.source: class_name)
+        # More than the class's name, which is all that extend.source: class_name gives.
+        if extended.kept and extended.features is not None:
             descriptions[extended.label].append(extended.description)
 
     with Store(STORE / "templates", budget.load()) as store:
         if settings.templates.source == "class_name":
-            summed_up = [(record(c, [], "asked_not_to"), Counter[str]()) for c in classes]
+            summed_up = [(class_template(c, [], "asked_not_to"), Calls(Counter(), Counter())) for c in classes]
         else:
             summed_up = asyncio.run(summarize_all(settings, classes, descriptions, store))
 
     files.write_jsonl(TEMPLATES, [template for template, _ in summed_up])
-    rejected = Counter(rejected_replies=sum(v for _, n in summed_up for k, v in n.items() if "failures/" in k))
-    summary = call_metrics([*(counts for _, counts in summed_up), rejected], "rejected_replies")
+    calls = [calls for _, calls in summed_up]
+    rejected = Counter(rejected_replies=sum(one.failures.total() for one in calls))
+    summary = call_metrics([*calls, Calls(rejected, Counter())], "rejected_replies")
     files.write_json(CALLS / "templates.json", summary)
 
 
 async def summarize_all(
     settings: Params, classes: list[ClassRecord], descriptions: dict[int, list[str]], store: Store
-) -> list[tuple[ClassTemplate, Counter[str]]]:
+) -> list[tuple[ClassTemplate, Calls]]:
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
+            context = TemplateContext(chat, settings.templates.tries)
 
-            async def one(c: ClassRecord) -> tuple[ClassTemplate, Counter[str]]:
-                start = TemplateState(
-                    class_name=c.name, context=c.context, descriptions=descriptions[c.label], counts=Counter()
-                )
-                context = TemplateContext(chat.of(c.slug), settings.templates.tries)
+            async def one(c: ClassRecord) -> tuple[ClassTemplate, Calls]:
+                start = TemplateState(class_record=c, descriptions=descriptions[c.label])
                 end = await template.graph.ainvoke(start, context=context)
-                return record(c, end["features"], end["reason"]), end["counts"]
+                return end["template"], Calls.of(end)
 
             summed_up = await run_all("templates", classes, one, store.tally)
         failed = {found.class_name: found.reason or "" for found, _ in summed_up if found.source == "class_name"}
         llm.check_failures(failed, len(classes), "class feature template, for which its name stands in")
     return summed_up
-
-
-def record(c: ClassRecord, features: list[str], reason: str | None) -> ClassTemplate:
-    return ClassTemplate(
-        label=c.label,
-        class_name=c.name,
-        template=template_text(c.name, features),
-        features=features,
-        source="llm" if features else "class_name",
-        reason=reason,
-    )
 
 
 if __name__ == "__main__":

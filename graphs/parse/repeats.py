@@ -6,8 +6,8 @@ from difflib import SequenceMatcher
 from graphs.parse.entries import cut_entries
 from graphs.parse.reply import PREFIX, normalised
 
-# A reply's entry is one of the list's if so much of their words agree. Models mend commas and articles, and they
-# renumber what remains from 1, so the words decide and the numbers do not.
+# An entry of the reply is an entry of the list if this fraction of their words agrees. Models mend commas and
+# articles and number what remains from 1 again, so the words decide and not the numbers.
 SAME = 0.9
 # The list of one repetition check comes back in one reply. A token is about 4 characters of English; a quarter
 # is left for numbers and for words around the list.
@@ -43,33 +43,33 @@ def _likeness(a: str, b: str) -> float:
     return matcher.ratio() if matcher.real_quick_ratio() >= SAME and matcher.quick_ratio() >= SAME else 0.0
 
 
-def chunks(places: Sequence[int], descriptions: Sequence[str], characters: int) -> Iterator[list[int]]:
-    """`places` in parts whose descriptions fit one reply.
+def chunks(kept: Sequence[int], descriptions: Sequence[str], characters: int) -> Iterator[list[int]]:
+    """`kept`, which are positions in `descriptions`, in chunks whose descriptions fit one reply.
 
-    A list that fits stays in its order. A longer one (K = 800 on Places-LT) is ordered first so that
-    descriptions with the same words come to lie side by side: repeats meet only within a part.
+    A list that fits stays in its order. A longer one (K = 800 on Places-LT) is ordered first, so that descriptions
+    with the same words come side by side: repeats are found only within a chunk.
     """
-    sizes = {i: len(descriptions[i]) + 5 for i in places}
-    order = list(places) if sum(sizes.values()) <= characters else _by_likeness(places, descriptions)
+    sizes = {i: len(descriptions[i]) + 5 for i in kept}
+    order = list(kept) if sum(sizes.values()) <= characters else _by_likeness(kept, descriptions)
     chunk: list[int] = []
-    room = characters
+    left = characters
     for i in order:
-        if len(chunk) > 1 and sizes[i] > room:
+        if len(chunk) > 1 and sizes[i] > left:
             yield sorted(chunk)
-            chunk, room = [], characters
+            chunk, left = [], characters
         chunk.append(i)
-        room -= sizes[i]
+        left -= sizes[i]
     if len(chunk) > 1:
         yield sorted(chunk)
 
 
-def _by_likeness(places: Sequence[int], descriptions: Sequence[str]) -> list[int]:
+def _by_likeness(kept: Sequence[int], descriptions: Sequence[str]) -> list[int]:
     """A walk through the list that always goes to the unvisited description with the most words in common."""
-    words = {i: set(normalised(descriptions[i]).split()) for i in places}
-    order = [places[0]]
-    left = dict.fromkeys(places[1:])
-    while left:
+    words = {i: set(normalised(descriptions[i]).split()) for i in kept}
+    order = [kept[0]]
+    unvisited = dict.fromkeys(kept[1:])
+    while unvisited:
         here = words[order[-1]]
-        order.append(max(left, key=lambda i: (len(here & words[i]) / len(here | words[i]), -i)))
-        del left[order[-1]]
+        order.append(max(unvisited, key=lambda i: (len(here & words[i]) / len(here | words[i]), -i)))
+        del unvisited[order[-1]]
     return order

@@ -7,14 +7,22 @@ package is linear in the length of the reply, which is cut at MAX_REPLY characte
 import re
 import unicodedata
 
+from ltgc.clients.chat import Reply
+from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
+
 MAX_REPLY = 200_000  # characters read of one reply; max_tokens of params.yaml is far below, if the server obeys
 
 
 class Unusable(ValueError):
-    """A reply, or an entry of one, that is not what was asked for. The message is one word from REASONS."""
+    """A reply, or an entry of one, that is not what was asked for."""
+
+    def __init__(self, reason: ReplyReason | RequestReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-REASONS = {
+# How a model is told why its reply cannot be used.
+REASONS: dict[str, str] = {
     "empty": "it was empty",
     "refused": "it was a refusal",
     "truncated": "it was cut off in the middle; be briefer",
@@ -23,6 +31,13 @@ REASONS = {
     "not_in_template": "it did not follow the template",
     "has_scene": "it spoke of scenes, and only features are asked for",
 }
+
+
+def usable_text(reply: Reply) -> str:
+    """The text of a reply. Raises Unusable where there is nothing in it to read."""
+    if reply.unusable:
+        raise Unusable(reply.unusable)
+    return reply.text
 
 
 def one_line(text: str) -> str:

@@ -4,21 +4,19 @@ import re
 from dataclasses import dataclass
 
 from graphs.parse.reply import MARK, PREFIX, REFUSAL, Unusable, one_line, plain
+from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
 MAX_DESCRIPTION = 1_000  # characters after the class name; DALL-E 2 takes 1,000 in all
 
 
 @dataclass(frozen=True)
 class Description:
-    """Template 1 in plain text."""
+    """What a model wrote of one image: Template 1 in plain text, or the raw text and why it is not."""
 
-    class_name: str
-    features: str
-    scene: str
-
-    @property
-    def text(self) -> str:
-        return f"A photo of the class {one_line(self.class_name)}, {self.features} {self.scene}."
+    text: str
+    features: str | None = None
+    scene: str | None = None
+    reason: ReplyReason | RequestReason | None = None
 
 
 # "A photo of the class", and what models make of it: "This image of a", "In the photo of the class", ...
@@ -87,7 +85,7 @@ def parse_description(reply: str, class_name: str, *, prose: bool = False) -> De
         raise Unusable("empty")
     if REFUSAL.match(text):
         raise Unusable("refused")
-    rest = _after_class(PREFIX.sub("", text), class_name, prose)
+    rest = after_class(PREFIX.sub("", text), class_name, prose)
     if len(rest) > MAX_DESCRIPTION:
         raise Unusable("too_long")
     if rest.rstrip(" \"'*_`”’}").endswith(("?", ":")):  # an offer or a preamble that quotes the template
@@ -95,10 +93,11 @@ def parse_description(reply: str, class_name: str, *, prose: bool = False) -> De
     features, scene = _split(rest)
     if not re.search(r"\w", features) or not re.search(r"\w", scene):
         raise Unusable("not_in_template")
-    return Description(class_name, features, scene)
+    text = f"A photo of the class {one_line(class_name)}, {features} {scene}."
+    return Description(text, features, scene)
 
 
-def _after_class(text: str, class_name: str, prose: bool) -> str:
+def after_class(text: str, class_name: str, prose: bool) -> str:
     """What follows the class's name in Template 1. Raises Unusable."""
     name = _name_pattern(class_name)
     head = HEAD.match(text)
@@ -151,7 +150,7 @@ def _split(rest: str) -> tuple[str, str]:
         text = " ".join(groups).strip()
         at = _scene_start(text)
         features, scene = text[:at], text[at:]
-    return _features(features), _scene(scene)
+    return clean_features(features), _scene(scene)
 
 
 def _bare(piece: str) -> str:
@@ -165,19 +164,19 @@ def _scene_start(text: str) -> int:
 
     def starts(pattern: re.Pattern[str]) -> list[int]:
         found = [(m.start(), m.end()) for m in pattern.finditer(text)]
-        return [end for start, end in found if re.search(r"\w{3}", _features(text[:start]))]
+        return [end for start, end in found if re.search(r"\w{3}", clean_features(text[:start]))]
 
     boilerplate = SCENE_WORDS.search(text)
     clear = starts(SCENE_STARTS) + ([boilerplate.start()] if boilerplate and boilerplate.start() else [])
     return min(clear or starts(PLAIN_PLACE) or starts(BARE_PLACE)[-1:], default=len(text))
 
 
-def _features(text: str) -> str:
+def clean_features(text: str) -> str:
     text = text.strip(" ,.;:-–—")
     bare = FEATURES_WORDS.sub("", text)
     if bare != text and bare:
         bare = f"with {bare}"
-    return re.sub(r",? (?:is|are|and|with)$", "", _tidy(_mended(bare)))
+    return re.sub(r",? (?:is|are|and|with)$", "", tidy(_mended(bare)))
 
 
 def _scene(text: str) -> str:
@@ -190,7 +189,7 @@ def _scene(text: str) -> str:
         text = f"in a scene where {text[0].lower()}{text[1:]}"
     elif text[:1].isupper():
         text = text[0].lower() + text[1:]
-    text = _tidy(_mended(text))
+    text = tidy(_mended(text))
     return f"in {text}" if re.match(r"(?:a|an|the)\b|\w+$", text) else text  # "{a meadow}", "{meadow}"
 
 
@@ -200,7 +199,7 @@ def _mended(text: str) -> str:
     return re.sub(r"\bdistinct(?:ive)? (?=features?\b)|\bspecific (?=scenes?\b)", "", text, flags=re.I)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     text = re.sub(r"[{}*`\[\]\"“”«»<>#|]+", " ", text)
     text = re.sub(r"(?<!\w)['‘’_]+(?=\w)|(?<![s\w])['‘’_]+|\s['‘’_]+(?=\s|$)", " ", text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", one_line(text))

@@ -1,20 +1,33 @@
 """The calls of a stage, counted for metrics/calls/<stage>.json."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 
-def call_metrics(counts: Iterable[Counter[str]], *always: str) -> dict[str, Any]:
-    """The counts of all graphs of a stage, for metrics/calls/<stage>.json; always: named also where 0.
+class Calls(NamedTuple):
+    """What one run of a graph asked for."""
 
-    What the artifact needed is counted, whether it was paid for today or came from the store, so that a rerun
-    writes the same file.
+    counts: Counter[str]  # calls, tokens, rounds, drawings, ...
+    failures: Counter[str]  # replies and drawings that could not be used, by reason
+
+    @classmethod
+    def of(cls, end: Mapping[str, Any]) -> "Calls":
+        """From the last state of a graph."""
+        return cls(end["counts"], end["failures"])
+
+
+def call_metrics(calls: Iterable[Calls], *always: str) -> dict[str, Any]:
+    """The calls of all graphs of a stage, for metrics/calls/<stage>.json; always: named also where 0.
+
+    What the artifact needed is counted, whether it was paid for today or was stored, so that a rerun writes the
+    same file.
     """
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
+    counts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    for one in calls:
+        counts.update(one.counts)
+        failures.update(one.failures)
     summary: dict[str, Any] = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens", *always), 0)
-    summary |= {name: total[name] for name in sorted(total) if "/" not in name}
-    summary["failures"] = {n.partition("/")[2]: total[n] for n in sorted(total) if n.startswith("failures/")}
-    return summary
+    summary |= {name: counts[name] for name in sorted(counts)}
+    return summary | {"failures": {reason: failures[reason] for reason in sorted(failures)}}

@@ -1,43 +1,54 @@
 """Asking an LLM or a vision model: ChatOpenAI over any OpenAI-compatible server, with every reply stored."""
 
 import asyncio
+import base64
+import hashlib
+import io
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 import openai
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_openai import ChatOpenAI
+from PIL import Image
 from pydantic import SecretStr
 
-from ltgc.clients.chat_cache import ChatCache
-from ltgc.clients.limits import question_tokens
+from ltgc.clients.limits import question_tokens, tokens
 from ltgc.clients.server import Server
-from ltgc.clients.store import Store
+from ltgc.clients.store import Store, key_of
+from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 from ltgc.pipeline.settings.servers import ChatSettings
+
+MAX_TEXT = 200_000  # characters kept of one reply; graphs/parse reads no more
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, or why it said nothing."""
+    """What a model said, or why it said nothing. All but `failure` is what the store holds."""
 
-    text: str
-    refused: bool = False  # the API marks it as a refusal, or as filtered
-    truncated: bool = False  # max_tokens was reached
-    failure: str | None = None  # the request failed after its retries: "http_500", "timeout", ... or "refused"
+    text: str = ""
+    refusal: str | None = None
+    finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    estimated: bool = False  # the server did not say how many tokens; see limits.tokens
+    tokens_estimated: bool = False  # the server did not count them; see limits.tokens
+    failure: RequestReason | None = None  # of a request that failed after its retries
 
     @property
-    def unusable(self) -> str | None:
+    def truncated(self) -> bool:
+        """max_tokens was reached."""
+        return self.finish_reason == "length"
+
+    @property
+    def unusable(self) -> ReplyReason | RequestReason | None:
         """Why nothing in it can be used; None if something may be."""
         if self.failure:
             return self.failure
-        if self.refused:
+        if self.refusal or self.finish_reason == "content_filter":
             return "refused"
         if not self.text.strip():
             return "empty"
@@ -45,27 +56,21 @@ class Reply:
 
     @property
     def counts(self) -> Counter[str]:
-        """What it adds to the metrics of a stage, whether it was paid for today or came from the store."""
+        """What it adds to the metrics of a stage, whether it was paid for today or was stored."""
         counts = Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
-        if self.estimated:
+        if self.tokens_estimated:
             counts["calls_with_estimated_tokens"] = 1
         return counts
 
 
 class Chat:
-    """A chat model behind a server. `of(slug)` gives the same one, storing its replies with that class."""
+    """A chat model behind a server."""
 
     def __init__(self, server: Server, store: Store) -> None:
         section = cast(ChatSettings, server.section)
         self.server = server
         self._store = store
-        self._slug = "replies"
-        self._determining: dict[str, Any] = {
-            "model": section.model,
-            "temperature": section.temperature,
-            "max_tokens": section.max_tokens,
-            "seed": section.seed,
-        }
+        self._section = section
         standard = section.max_tokens_param == "max_completion_tokens"
         self._http = server.http_client()
         self._model = ChatOpenAI(
@@ -94,51 +99,94 @@ class Chat:
     async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
 
-    def of(self, slug: str) -> "Chat":
-        bound = object.__new__(Chat)
-        bound.__dict__.update(self.__dict__)
-        bound._slug = slug
-        return bound
-
-    async def ask(self, messages: list[BaseMessage]) -> Reply:
-        """The reply to `messages`, from the store if it was given before.
+    async def ask(self, slug: str, messages: list[BaseMessage]) -> Reply:
+        """The reply to `messages`, from the store if it was given before; it is stored with the class `slug`.
 
         A request that fails leads to a Reply with `failure`; one that no other request can do better than
         (a wrong key, model or address) raises LTGCError.
         """
-        cache = ChatCache(self._store, self._slug, messages, self._determining)
-        model = self._model.model_copy(update={"cache": cache})
-        lock = self._asking.setdefault(cache.key, asyncio.Lock())
-        async with lock, self.server.limits.slots, cache.paid(), self._paced(cache, messages) as used:
+        key = self._key(messages)
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            if (stored := self._store.get(key)) is not None:
+                self._store.tally.cached += 1
+                return Reply(**{name: value for name, value in stored.items() if name != "model"})
+            async with self.server.limits.slots:
+                return await self._pay(slug, key, messages)
+
+    async def _pay(self, slug: str, key: str, messages: list[BaseMessage]) -> Reply:
+        section, budget = self._section, self._store.budget
+        most = budget.question(section.model, messages, section.max_tokens)
+        async with budget.reserve(section.model, most), self._paced(messages) as used:
             try:
-                message = await model.ainvoke(messages)
+                message = await self._model.ainvoke(messages)
             # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.
             except (openai.OpenAIError, ValueError, TypeError, KeyError, IndexError) as error:
-                return Reply("", failure=self.server.failure(error))
-            usage = message.usage_metadata
-            used.append(usage["total_tokens"] if usage else 0)
+                return Reply(failure=self.server.failure(error))
+            reply = self._read(message, messages)
+            used.append(reply.prompt_tokens + reply.completion_tokens)
+            await asyncio.to_thread(self._store.put, slug, key, {"model": section.model, **_stored(reply)})
         self.server.answered()
-        finish = message.response_metadata.get("finish_reason")
+        return reply
+
+    def _read(self, message: AIMessage, messages: list[BaseMessage]) -> Reply:
+        # JSON may smuggle lone surrogates in.
+        text = str(message.text)[:MAX_TEXT].encode("utf-8", "replace").decode()
+        usage = message.usage_metadata
+        counted = bool(usage and usage["total_tokens"])  # some servers do not count
+        image_tokens = self._store.budget.image_tokens(self._section.model)
         return Reply(
-            text=str(message.text).encode("utf-8", "replace").decode(),  # JSON may smuggle lone surrogates in
-            refused=bool(message.additional_kwargs.get("refusal")) or finish == "content_filter",
-            truncated=finish == "length",
-            prompt_tokens=usage.get("input_tokens", 0) if usage else 0,
-            completion_tokens=usage.get("output_tokens", 0) if usage else 0,
-            estimated=bool(message.response_metadata.get("usage_estimated")),
+            text,
+            refusal=message.additional_kwargs.get("refusal"),
+            finish_reason=message.response_metadata.get("finish_reason"),
+            prompt_tokens=usage["input_tokens"] if usage and counted else question_tokens(messages, image_tokens),
+            completion_tokens=usage["output_tokens"] if usage and counted else tokens(text),
+            tokens_estimated=not counted,
         )
 
+    def _key(self, messages: list[BaseMessage]) -> str:
+        """Of everything that determines the reply: not the address, the API key, timeouts and retries.
+
+        Made here and not from the question as LangChain serialises it, which changes with its version.
+        """
+        section = self._section
+        determining = {
+            "model": section.model,
+            "temperature": section.temperature,
+            "max_tokens": section.max_tokens,
+            "seed": section.seed,
+        }
+        return key_of(determining, [[m.type, _content(m.content)] for m in messages])
+
     @asynccontextmanager
-    async def _paced(self, cache: ChatCache, messages: list[BaseMessage]) -> AsyncIterator[list[int]]:
+    async def _paced(self, messages: list[BaseMessage]) -> AsyncIterator[list[int]]:
         """Ask inside, when tokens_per_minute has room for the most that the reply may take; name what it took."""
         pace = self.server.limits.tokens
         used: list[int] = []
-        if not pace.seconds or self._store.get(cache.key) is not None:
+        if not pace.seconds:
             yield used
             return
-        reserved = question_tokens(messages, self._store.budget.image_tokens(cache.model)) + cache.max_tokens
+        image_tokens = self._store.budget.image_tokens(self._section.model)
+        reserved = question_tokens(messages, image_tokens) + self._section.max_tokens
         await pace.take(reserved)
         try:
             yield used
         finally:
             pace.give_back(reserved - sum(used))
+
+
+def _stored(reply: Reply) -> dict[str, Any]:
+    """A reply as the store holds it."""
+    left_out = {"failure"} if reply.tokens_estimated else {"failure", "tokens_estimated"}
+    return {name: value for name, value in asdict(reply).items() if name not in left_out}
+
+
+def _content(content: Any) -> Any:
+    """Images by their pixels: another Pillow packs the same pixels into other PNG bytes."""
+    if isinstance(content, str):
+        return content
+    return [_pixels(part["image_url"]["url"]) if part["type"] == "image_url" else part["text"] for part in content]
+
+
+def _pixels(data_url: str) -> list[Any]:
+    image = Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2]))).convert("RGB")
+    return [image.size, hashlib.sha256(image.tobytes()).hexdigest()]

@@ -10,7 +10,7 @@ from ltgc.pipeline.settings.servers import Price
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage: calls to a chat model with their tokens, and drawn images."""
+    """What one stage asks for: calls to a chat model with their tokens, and drawn images."""
 
     calls: float = 0
     images: float = 0
@@ -37,7 +37,7 @@ def priced(
     completion_tokens: float,
     images: float = 0,
 ) -> Cost:
-    """The cost of so many calls and images. A model that is not used needs no price."""
+    """The cost of these calls and images. A model that is not used needs no price."""
     budget = Budget(prices=prices)
     usd = budget.tokens_cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
     drawn = budget.image_cost(t2i_model) if images else 0.0

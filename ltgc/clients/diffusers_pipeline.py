@@ -30,7 +30,7 @@ class Pipeline:
     """A diffusers pipeline, set up as params.yaml says."""
 
     def __init__(self, section: T2ISettings) -> None:
-        """Load it. Raises LTGCError naming the key of what is not to be had or does not fit the pipeline."""
+        """Load it. Raises LTGCError naming the key of what is missing or does not fit the pipeline."""
         self._section = section
         self._pipe = _load(section)
         self._takes = inspect.signature(type(self._pipe).__call__).parameters
@@ -43,10 +43,10 @@ class Pipeline:
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Painted]:
         """One image a prompt. Raises LTGCError where memory is short or the pipeline does not draw this."""
         read = [self._cut(prompt) for prompt in prompts]
-        # A generator an image, on the CPU: its noise is the same in every batch and on every device.
-        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        # A generator for each image, on the CPU: its random numbers are the same in any batch and on any device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         try:
-            drawn = self._pipe(prompt=read, generator=noise, output_type="np", **self._options(len(read)))
+            drawn = self._pipe(prompt=read, generator=generators, output_type="np", **self._options(len(read)))
         except torch.OutOfMemoryError as error:
             raise self._no_memory(len(read)) from error
         except (ValueError, TypeError, RuntimeError) as error:
@@ -68,7 +68,7 @@ class Pipeline:
         return self._arguments | ({"negative_prompt": [negative_prompt] * batch} if negative_prompt else {})
 
     def _checked_arguments(self) -> dict[str, Any]:
-        """What its __call__ gets beside prompts and seeds."""
+        """The arguments of the pipeline beside prompts and seeds. Raises LTGCError for one it does not take."""
         d, size = self._section.diffusers, self._section.size
         if missing := {"prompt", "generator", "output_type"} - set(self._takes):
             raise LTGCError(f"t2i.model: {self._name} takes no {', '.join(sorted(missing))}; name one that does")
@@ -147,7 +147,7 @@ def _load(section: T2ISettings) -> Any:
             dtype=getattr(torch, d.dtype),
             use_safetensors=True,
         )
-    except Exception as error:  # whatever a folder that is no pipeline leads to
+    except Exception as error:  # a folder that is no pipeline can lead to any
         raise LTGCError(f"t2i.model {model!r}: {_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -166,7 +166,7 @@ def _set_scheduler(pipe: Any, name: str | None) -> None:
 
 
 def _add_lora(pipe: Any, lora: DiffusersLoraSettings | None) -> None:
-    """Add it to the weights, so that it costs no time."""
+    """Merge the LoRA into the weights, so that it costs no time when drawing."""
     if lora is None:
         return
     key = "t2i.diffusers.lora"
@@ -177,7 +177,7 @@ def _add_lora(pipe: Any, lora: DiffusersLoraSettings | None) -> None:
         raise LTGCError(f"{key}: {type(pipe).__name__} takes no LoRA; set it to null")
     try:
         pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
-    except Exception as error:  # whatever a file that is no LoRA of this pipeline leads to
+    except Exception as error:  # a file that is no LoRA of this pipeline can lead to any
         raise LTGCError(f"{key}.path: {file}: {_line(error)}") from error
     if not pipe.get_list_adapters():  # diffusers only warns of weights for other layers
         raise LTGCError(f"{key}.path: {file} has no weights for {type(pipe).__name__}")
@@ -189,7 +189,7 @@ def _save_memory(pipe: Any, d: DiffusersSettings) -> None:
     for key, method in (("vae_slicing", "enable_slicing"), ("vae_tiling", "enable_tiling")):
         if getattr(d, key):
             if not hasattr(getattr(pipe, "vae", None), method):
-                raise LTGCError(f"t2i.diffusers.{key}: not to be had with {type(pipe).__name__}; set it to false")
+                raise LTGCError(f"t2i.diffusers.{key}: {type(pipe).__name__} does not have it; set it to false")
             getattr(pipe.vae, method)()
     device = pick_device(d.device)
     if d.offload == "none":
@@ -205,16 +205,16 @@ def _save_memory(pipe: Any, d: DiffusersSettings) -> None:
 def _readers(pipe: Any, takes: Mapping[str, inspect.Parameter]) -> Iterator[Callable[[str], bool]]:
     """For each text encoder, whether it reads a text to its end.
 
-    CLIP's end at 77 tokens. The others (T5, ...) end where the pipeline's max_sequence_length says.
+    CLIP reads 77 tokens. The others (T5, ...) read as many as the pipeline's max_sequence_length says.
     """
     longest = takes["max_sequence_length"].default if "max_sequence_length" in takes else None
-    for name, part in pipe.components.items():
-        if not name.startswith("tokenizer") or part is None:
+    for name, tokenizer in pipe.components.items():
+        if not name.startswith("tokenizer") or tokenizer is None:
             continue
-        limit = part.model_max_length
-        if longest is not None and "CLIP" not in type(part).__name__:
+        limit = tokenizer.model_max_length
+        if longest is not None and "CLIP" not in type(tokenizer).__name__:
             limit = min(limit, longest)
-        yield lambda text, tokenizer=part, limit=limit: len(tokenizer(text, verbose=False).input_ids) <= limit  # type: ignore[misc]
+        yield lambda text, tokenizer=tokenizer, limit=limit: len(tokenizer(text, verbose=False).input_ids) <= limit  # type: ignore[misc]
 
 
 def _line(error: Exception) -> str:

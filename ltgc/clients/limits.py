@@ -10,14 +10,14 @@ from langchain_core.messages import BaseMessage
 from ltgc.pipeline.settings.servers import ServerSettings
 
 CHARACTERS_A_TOKEN = 4  # of English, where no server counts for us
-LOOK = 0.25  # seconds; tokens that were not used come back while one waits
+LOOK = 0.25  # seconds between looks at what was given back in the meantime
 
 
 class Pace:
-    """At most so many a minute, evenly: there is no burst, so no minute of the server's sees more.
+    """At most `per_minute` requests or tokens a minute, evenly spaced, so that no minute of the server sees more.
 
-    Own lines and not aiolimiter: that one lets a full bucket out at once (twice the limit in the first minute)
-    and cannot take back tokens that were reserved and not used.
+    Not aiolimiter: it lets a full bucket out at once (twice the limit in the first minute) and cannot take back
+    tokens that were reserved and not used.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class Pace:
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
-        self.seconds = 60 / per_minute if per_minute else 0.0  # that one takes
+        self.seconds = 60 / per_minute if per_minute else 0.0  # between two of them
         self._clock, self._sleep = clock, sleep
         self._free_at = 0.0
         self._turn = asyncio.Lock()  # first come, first served
 
     async def take(self, amount: int = 1) -> None:
-        """Wait until all that was taken before has had its time."""
+        """Wait until everything taken before has had its share of time."""
         if not self.seconds:
             return
         async with self._turn:
@@ -41,12 +41,12 @@ class Pace:
             self._free_at = max(self._free_at, self._clock()) + amount * self.seconds
 
     def give_back(self, amount: int) -> None:
-        """Of what was taken, so much was not used (more, if negative)."""
+        """Return `amount` of what was taken and not used; negative: more was used than was taken."""
         self._free_at -= amount * self.seconds
 
 
 class Limits:
-    """Of one server; sections of params.yaml with the same base_url share them, and the strictest counts."""
+    """The limits of one server. Sections with the same base_url share them; the strictest counts."""
 
     def __init__(self, sections: Sequence[ServerSettings]) -> None:
         self.concurrency = min(section.concurrency for section in sections)
@@ -60,12 +60,12 @@ def _least(values: Iterable[int | None]) -> int | None:
 
 
 def tokens(text: str) -> int:
-    """An estimate."""
+    """An estimate of the tokens of `text`."""
     return -(-len(text) // CHARACTERS_A_TOKEN)
 
 
 def question_tokens(messages: Sequence[BaseMessage], image_tokens: int) -> int:
-    """An estimate of the prompt tokens of a question; image_tokens: of one image in it."""
+    """An estimate of the prompt tokens of a question. image_tokens: what one image in it counts as."""
     total = 0
     for message in messages:
         parts = [message.content] if isinstance(message.content, str) else message.content

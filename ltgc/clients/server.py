@@ -20,6 +20,7 @@ import openai
 
 from ltgc.clients.http import HTTPClient, Malformed, TooLong, WrongAddress, is_local
 from ltgc.clients.limits import Limits
+from ltgc.pipeline.artifacts.reasons import HTTPReason, RequestReason
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.servers import EMBEDDED, ChatSettings, ServerSettings
 from ltgc.pipeline.terminal import console
@@ -106,7 +107,7 @@ class Server:
         """Note that a request got an answer that could be read."""
         self._failed_in_a_row = 0
 
-    def failure(self, error: Exception) -> str:
+    def failure(self, error: Exception) -> RequestReason:
         """One word for a request that failed after its retries: "refused", "timeout", "http_500", ...
 
         Raises LTGCError when no other request can do better: a wrong key, model, parameter or address, no money
@@ -156,7 +157,7 @@ class Server:
             return "too_long"
         if isinstance(error, openai.APIConnectionError) and not isinstance(why, Malformed):
             return "connection_lost"
-        return f"http_{status}" if status else "malformed_reply"
+        return HTTPReason(f"http_{status}") if status else "malformed_reply"
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         """Report what came to nothing: name -> reason, of `asked`.

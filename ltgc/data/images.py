@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ltgc.data import shards
+from ltgc.pipeline import files
 from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
@@ -77,7 +78,7 @@ def required(reference: str | Path, shortest: int | None = None) -> Image.Image:
     except FileNotFoundError as error:
         raise LTGCError(f"{reference}: not there; run `dvc repro` to make it, or mend data.root") from error
     except BadImage as error:
-        raise LTGCError(f"{reference}: {error}; mend or remove it and run `dvc repro`") from error
+        raise files.bad_file(reference, error) from error
 
 
 def data_url(reference: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Gathering: what thousands of concurrent graphs ask of one local model, asked in batches."""
+"""Batches of what thousands of concurrent graphs ask of one local model."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,8 +14,9 @@ class Batcher(Generic[X, Y]):
     """`await batcher(item)` is the item's result of `run(items)`, which is called with up to `size` items at once.
 
     A batch starts when it is full, or `wait` seconds after its first item came, as soon as one of the `at_once`
-    threads is free; the next one gathers meanwhile. `run` returns one result an item, in order; what it raises
-    reaches every waiter of its batch. An item whose waiter was cancelled before its batch started is left out.
+    threads is free; the next batch gathers in the meantime. `run` returns one result for each item, in order; an
+    exception that it raises reaches everyone who waits for that batch. An item is left out if the one who waits
+    for it was cancelled before the batch started.
     """
 
     def __init__(

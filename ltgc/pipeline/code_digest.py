@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import grimp
 
+from ltgc.pipeline import files
 from ltgc.pipeline.params import Params
 
 PACKAGES = ("stages", "graphs", "ltgc", "embedded")
@@ -74,7 +75,7 @@ def _digests(file: Path) -> dict[str, str]:
     if "__file__" in source:
         for path in file.parent.rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
-                found[path.as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[path.as_posix()] = files.sha256(path)
     return found
 
 

@@ -66,7 +66,7 @@ async def run_all(
                     await slots.acquire()
                     group.create_task(one(i, item))
         except BaseExceptionGroup as errors:
-            # Of the failures at once, the one that a user can mend says most.
+            # Of several failures at once, the one that a user can mend says most.
             mendable, rest = errors.split(LTGCError)
             raise _first(mendable or rest or errors) from None
 
@@ -79,9 +79,9 @@ async def run_all(
 def _rare_collections() -> Iterator[None]:
     """Let Python's cycle collector run less often.
 
-    A thousand graphs are alive at once, and the collector walks all that is alive again and again: by default
-    that is a third of the CPU time, and more with more classes (`benchmarks/loops.py scale`: 22 -> 17 ms a
-    class of 8,142). What it collects late did not show in the peak of memory.
+    A thousand graphs are alive at once, and the collector walks everything alive again and again: by default that
+    takes a third of the CPU time, and more with more classes (`benchmarks/loops.py scale`: 22 -> 17 ms a class of
+    8,142). Collecting later did not raise the peak of memory.
     """
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)

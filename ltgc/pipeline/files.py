@@ -4,10 +4,14 @@ Every write is atomic: a file appears whole under its name or not at all.
 """
 
 import csv
+import hashlib
+import io
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +58,35 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill inside the block; where the block succeeds it takes the place of `folder`.
+
+    Where the block fails, `folder` stays as it was. What a killed run left behind is removed first.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bad_file(path: object, why: object) -> LTGCError:
+    """The error for a file of the user's that cannot be used."""
+    return LTGCError(f"{path}: {why}; mend or remove it and run `dvc repro`")
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -64,13 +97,11 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
     """Write `rows` under the header `fields` (written even when there are no rows)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, file.getvalue())
 
 
 R = TypeVar("R", bound=Record)

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from ltgc.pipeline import files
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.terminal import console
 
@@ -13,10 +14,10 @@ def fingerprint(path: Path) -> str:
     Files and folders whose name begins with a dot are left out. Raises OSError.
     """
     if path.is_file():
-        return f"sha256:{_sha256(path)}"
+        return f"sha256:{files.sha256(path)}"
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
     seen = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    sums = "".join(f"{_sha256(path / name)}  {name}\n" for name in seen)
+    sums = "".join(f"{files.sha256(path / name)}  {name}\n" for name in seen)
     return f"sha256:{hashlib.sha256(sums.encode()).hexdigest()}"
 
 
@@ -30,8 +31,3 @@ def check(key: str, what: str, found: str, pin: str) -> None:
     """Raises LTGCError where `key` of params.yaml pins something else."""
     if found != pin:
         raise LTGCError(f"{key}: {what} is {found}, not {pin}; put back what was meant, or correct the key")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

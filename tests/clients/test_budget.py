@@ -47,8 +47,7 @@ def ask(script: Script, folder: Path, limit: Budget, *questions: str, **changes)
     async def all_of_them() -> Store:
         with server.running(llm=section) as (llm,), Store(folder, limit) as store:
             async with Chat(llm, store) as chat:
-                bound = chat.of(SLUG)
-                await asyncio.gather(*(bound.ask([HumanMessage(question)]) for question in questions))
+                await asyncio.gather(*(chat.ask(SLUG, [HumanMessage(question)]) for question in questions))
                 return store
 
     return asyncio.run(all_of_them())

@@ -19,9 +19,9 @@ from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from helpers.training_world import save_clip
 from langchain_core.messages import HumanMessage
 
+from graphs.parse.template_2 import class_template
 from ltgc.clients import server
 from ltgc.clients.chat import Chat, Reply
-from ltgc.clients.chat_cache import ChatCache
 from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
@@ -55,8 +55,7 @@ def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
         with server.running(llm=section) as (llm,), Store(folder) as store:
             async with Chat(llm, store) as chat:
-                bound = chat.of(SLUG)
-                return await asyncio.gather(*(bound.ask([HumanMessage(question)]) for question in questions))
+                return await asyncio.gather(*(chat.ask(SLUG, [HumanMessage(question)]) for question in questions))
 
     return asyncio.run(all_of_them())
 
@@ -105,16 +104,18 @@ def test_the_key_is_what_determines_a_reply_and_nothing_else(script, tmp_path):
     assert "seed" not in script.requests[3]
 
 
-def test_images_are_known_by_their_pixels(tmp_path):
-    store = Store(tmp_path)
+def test_images_are_known_by_their_pixels(script, tmp_path):
+    async def show(*pictures: bytes) -> int:
+        with server.running(llm=chat_section(script)) as (llm,), Store(tmp_path) as store:
+            async with Chat(llm, store) as chat:
+                for data in pictures:
+                    url = "data:image/png;base64," + base64.b64encode(data).decode()
+                    await chat.ask(SLUG, [HumanMessage([{"type": "image_url", "image_url": {"url": url}}])])
+        return script.calls
 
-    def key(data: bytes) -> str:
-        url = "data:image/png;base64," + base64.b64encode(data).decode()
-        question = HumanMessage([{"type": "image_url", "image_url": {"url": url}}])
-        return ChatCache(store, SLUG, [question], {"model": "m", "max_tokens": 9}).key
-
-    assert key(png()) == key(png(comment="packed otherwise")) != key(png("blue"))
-    assert key(png(size=(2, 8))) != key(png(size=(8, 2)))
+    script.chat = lambda request: "x"
+    assert asyncio.run(show(png(), png(comment="packed otherwise"))) == 1
+    assert asyncio.run(show(png("blue"), png(size=(2, 8)), png(size=(8, 2)))) == 4
 
 
 def test_a_reply_is_on_disk_before_the_next_one_comes(script, tmp_path):
@@ -220,7 +221,7 @@ def test_a_request_that_takes_too_long_is_a_timeout(script, tmp_path):
     async def impatient() -> Reply:
         with server.running(llm=chat_section(script, timeout=0.2)) as (llm,), Store(tmp_path) as store:
             async with Chat(llm, store) as chat:
-                return await chat.of(SLUG).ask([HumanMessage("a")])
+                return await chat.ask(SLUG, [HumanMessage("a")])
 
     try:
         assert asyncio.run(impatient()).failure == "timeout"
@@ -293,7 +294,7 @@ def test_the_key_is_in_no_file_and_in_no_message(script, tmp_path, capfd):
             with Store(tmp_path) as store:
                 async with Chat(llm, store) as chat:
                     for question in "ab":
-                        await chat.of(SLUG).ask([HumanMessage(question)])
+                        await chat.ask(SLUG, [HumanMessage(question)])
 
         asyncio.run(both())
         with pytest.raises(LTGCError, match=r"key \*\*\* is odd") as error:
@@ -535,7 +536,7 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     records.append(records[0].model_copy(update={"index": 1, "kept": False, "reason": "repeats"}))
     files.write_jsonl(EXTENDED, records)
     names = ("rose", "<tulip>/")
-    files.write_jsonl(TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, names)])
+    files.write_jsonl(TEMPLATES, [class_template(c, [], "asked_not_to") for c in map(class_of, names)])
     script.chat = lambda request: "A photo of the class <tulip>/, better petals in rain."
     script.image = lambda request: png(f"#{request['seed'] % 0x1000000:06x}", comment=request["prompt"])
 
@@ -598,7 +599,7 @@ def test_generate_draws_on_this_machine_where_the_backend_says_so(script, world,
         ],
     )
     files.write_jsonl(
-        TEMPLATES, [templates.record(c, [], "asked_not_to") for c in map(class_of, ("rose", "<tulip>/"))]
+        TEMPLATES, [class_template(c, [], "asked_not_to") for c in map(class_of, ("rose", "<tulip>/"))]
     )
     generate.main()
     attempts = files.read_jsonl(ATTEMPTS, Attempt)

@@ -20,8 +20,7 @@ from langchain_core.messages import HumanMessage
 from PIL import Image
 
 from ltgc.clients import http, limits, server
-from ltgc.clients.chat import Chat, Reply
-from ltgc.clients.chat_cache import MAX_TEXT
+from ltgc.clients.chat import MAX_TEXT, Chat, Reply
 from ltgc.clients.limits import Pace
 from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.painter import Drawing
@@ -149,7 +148,7 @@ def ask(settings: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
         with server.running(llm=settings) as (llm,), Store(folder) as store:
             async with Chat(llm, store) as chat:
-                return [await chat.of(SLUG).ask([HumanMessage(question)]) for question in questions]
+                return [await chat.ask(SLUG, [HumanMessage(question)]) for question in questions]
 
     return asyncio.run(all_of_them())
 
@@ -338,7 +337,7 @@ def test_requests_a_minute_hold_for_retries_and_tokens_a_minute_for_what_replies
             watch(llm)
             async with Chat(llm, store) as chat:
                 for _ in range(2):  # the second time it is in the store
-                    await chat.of(SLUG).ask([HumanMessage("abcd" * 5)])
+                    await chat.ask(SLUG, [HumanMessage("abcd" * 5)])
 
     script.replies = [fault(500), "x"]
     asyncio.run(one())
@@ -364,11 +363,11 @@ def test_a_server_that_does_not_count_tokens_has_them_estimated_and_marked(scrip
     script.chat = lambda request: chat_body("abcde", counted=False)
     fresh, again = ask(section(script), tmp_path, "abcd" * 5, "abcd" * 5)
     assert fresh == again and script.calls == 1
-    assert (fresh.prompt_tokens, fresh.completion_tokens, fresh.estimated) == (5, 2, True)
+    assert (fresh.prompt_tokens, fresh.completion_tokens, fresh.tokens_estimated) == (5, 2, True)
     assert fresh.counts["calls_with_estimated_tokens"] == 1
     assert '"tokens_estimated": true' in (tmp_path / f"{SLUG}.jsonl").read_text()
     script.chat = lambda request: "counted"
-    assert not ask(section(script), tmp_path, "b")[0].estimated
+    assert not ask(section(script), tmp_path, "b")[0].tokens_estimated
 
 
 @pytest.mark.parametrize("usage", [True, False])
@@ -380,7 +379,7 @@ def test_a_server_that_only_streams_is_read_to_the_end(script, tmp_path, usage):
 
     script.chat = answer
     (reply,) = ask(section(script, stream=True), tmp_path, "a")
-    assert (reply.text, reply.unusable, reply.estimated) == ("a rose in snow", None, not usage)
+    assert (reply.text, reply.unusable, reply.tokens_estimated) == ("a rose in snow", None, not usage)
     with pytest.raises(LTGCError, match=r"set llm\.stream: true"):
         ask(section(script), tmp_path / "other", "a")
     assert ask(section(script), tmp_path, "a") == [reply]  # the store does not care how it came

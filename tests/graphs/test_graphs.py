@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import Counter
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +27,8 @@ from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import ChatSettings
 
 PIXEL = (
@@ -35,6 +36,11 @@ PIXEL = (
     "RU5ErkJggg=="
 )
 DOCS = ROOT / "docs/graphs.md"
+IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train")
+
+
+def rose(train: int = 1) -> ClassRecord:
+    return ClassRecord(label=0, name="rose", slug="0000-rose", train=train, val=0, test=1, shot="few")
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +67,11 @@ def ask(script: Script, tmp_path: Path):
         )  # fmt: skip
         with server.running(llm=section) as (llm,), Store(tmp_path / "store") as store:
             async with Chat(llm, store) as chat:
-                yield chat.of("0000-rose")
+                yield chat
 
     async def run(graph, state, context):
         async with chat_model() as chat:
-            return await graph.ainvoke({"counts": Counter(), **state}, context=context(chat))
+            return await graph.ainvoke(state, context=context(chat))
 
     return lambda graph, state, context: asyncio.run(run(graph, state, context))
 
@@ -78,15 +84,16 @@ def listed(*pairs: tuple[str, str], name: str = "rose") -> str:
 
 
 def describe_one(ask, tries: int = 3):
-    state = DescribeState(class_name="rose", image_url=PIXEL, counts=Counter())
+    state = DescribeState(class_record=rose(), image=IMAGE, image_url=PIXEL)
     return ask(describe.graph, state, lambda chat: DescribeContext(chat, tries))
 
 
 def test_describe_sends_the_image_and_keeps_a_reply_in_the_template(script, ask):
     script.replies = ["**A photo of the class rose**, {with red petals}{in a garden}."]
     end = describe_one(ask)
-    assert end["description"].text == "A photo of the class rose, with red petals in a garden."
-    assert (end["reason"], end["replies"], end["counts"]["calls"]) == (None, 1, 1)
+    record = end["record"]
+    assert record.description == "A photo of the class rose, with red petals in a garden."
+    assert (record.kept, record.reason, record.replies, end["counts"]["calls"]) == (True, None, 1, 1)
     (message,) = script.requests[0]["messages"]
     assert message["content"][1]["image_url"]["url"] == PIXEL
     assert 'describe this image of the class "rose"' in said(script.requests[0])
@@ -95,19 +102,19 @@ def test_describe_sends_the_image_and_keeps_a_reply_in_the_template(script, ask)
 def test_describe_asks_again_saying_what_was_wrong_until_the_reply_can_be_used(script, ask):
     script.replies = ["What a lovely rose.", None, "A photo of the class rose, {with red petals}{in a garden}."]
     end = describe_one(ask)
-    assert end["description"] and end["replies"] == 3
+    assert end["record"].kept and end["record"].replies == 3
     second, third = script.requests[1], script.requests[2]
     assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][1]["content"] == "What a lovely rose."
     assert "did not follow the template" in second["messages"][2]["content"]
     assert "it was empty" in third["messages"][2]["content"]
-    assert end["counts"]["failures/not_in_template"] == end["counts"]["failures/empty"] == 1
+    assert end["failures"] == {"not_in_template": 1, "empty": 1}
 
 
 def test_describe_gives_up_after_its_tries_with_the_last_reason(script, ask):
     script.chat = lambda request: "I'm sorry, I can't help with that."
     end = describe_one(ask, tries=2)
-    assert (end["description"], end["reason"], script.calls) == (None, "refused", 2)
+    assert (end["record"].description, end["record"].reason, script.calls) == (None, "refused", 2)
 
 
 def test_a_truncated_reply_and_a_refusal_the_api_marks_are_no_descriptions(script, ask):
@@ -118,17 +125,14 @@ def test_a_truncated_reply_and_a_refusal_the_api_marks_are_no_descriptions(scrip
         chat_body(whole, "content_filter"),
     ]
     end = describe_one(ask)
-    assert end["description"] is None and script.calls == 3
-    assert {k: v for k, v in end["counts"].items() if k.startswith("failures/")} == {
-        "failures/truncated": 1,
-        "failures/refused": 2,
-    }
+    assert not end["record"].kept and script.calls == 3
+    assert end["failures"] == {"truncated": 1, "refused": 2}
 
 
 def test_a_server_that_fails_is_not_told_to_mind_the_template(script, ask):
     script.chat = lambda request: Fault(500)
     end = describe_one(ask)
-    assert (end["reason"], script.calls) == ("http_500", 1)
+    assert (end["record"].reason, script.calls) == ("http_500", 1)
 
 
 # --- reflect ---
@@ -137,7 +141,7 @@ def test_a_server_that_fails_is_not_told_to_mind_the_template(script, ask):
 def extend(
     ask, target: int = 4, images: int = 1, existing: list[str] | None = None, characters: int = 10_000, **bounds
 ):
-    state = ReflectState(class_name="rose", images=images, existing=existing or [], counts=Counter())
+    state = ReflectState(class_record=rose(train=images), existing=existing or [])
     defaults = {"max_rounds": 12, "max_stalled": 2, "repetition_check": False}
 
     def context(chat):
@@ -147,7 +151,7 @@ def extend(
 
 
 def reasons(end) -> list[str | None]:
-    return [entry.reason for entry in end["entries"]]
+    return [entry.reason for entry in end["extended"]]
 
 
 def test_number_check_asks_with_the_growing_list_until_images_and_descriptions_reach_the_target(script, ask):
@@ -157,12 +161,12 @@ def test_number_check_asks_with_the_growing_list_until_images_and_descriptions_r
         listed(("white petals", "in snow"), ("thorns", "at dusk")),
     ]
     end = extend(ask, target=4, images=1, existing=existing)
-    assert [entry.description for entry in end["entries"]] == [
+    assert [entry.description for entry in end["extended"]] == [
         "A photo of the class rose, pink petals in rain.",
         "A photo of the class rose, white petals in snow.",
         "A photo of the class rose, thorns at dusk.",
     ]
-    assert [entry.round for entry in end["entries"]] == [1, 2, 2]
+    assert [entry.round for entry in end["extended"]] == [1, 2, 2]
     assert end["counts"]["rounds"] == script.calls == 2
     first, second = map(said, script.requests)
     assert "with red petals in a garden" in first and "pink petals in rain" not in first
@@ -205,9 +209,7 @@ def test_refusals_empty_replies_and_failures_count_as_rounds_without_anything_ne
     script.replies = ["I'm sorry, I can't.", None, Fault(500), listed(("thorns", "at dusk"), ("hips", "at dawn"))]
     end = extend(ask, target=3, max_stalled=4)
     assert reasons(end) == [None, None]
-    assert {k: v for k, v in end["counts"].items() if "/" in k} == {
-        "failures/refused": 1, "failures/empty": 1, "failures/http_500": 1,
-    }  # fmt: skip
+    assert end["failures"] == {"refused": 1, "empty": 1, "http_500": 1}
 
 
 def test_the_last_entry_of_a_truncated_list_is_dropped(script, ask):
@@ -305,7 +307,7 @@ def test_a_long_list_is_checked_in_parts_that_bring_likely_repeats_together(scri
 
 
 def summarize(ask, descriptions=("A photo of the class rose, red petals in a garden.",), tries: int = 3):
-    state = TemplateState(class_name="rose", descriptions=list(descriptions), counts=Counter())
+    state = TemplateState(class_record=rose(), descriptions=list(descriptions))
     return ask(template.graph, state, lambda chat: TemplateContext(chat, tries))
 
 
@@ -315,17 +317,20 @@ def test_template_holds_features_and_asks_again_when_a_scene_is_among_them(scrip
         "A photo of the class rose with {red petals}{thorny stems}.",
     ]
     end = summarize(ask)
-    assert (end["features"], end["reason"], end["replies"]) == (["red petals", "thorny stems"], None, 2)
+    assert (end["template"].features, end["template"].reason) == (["red petals", "thorny stems"], None)
+    assert end["replies"] == 2
     assert "summarize the most distinctive features" in said(script.requests[0])
     assert "red petals in a garden" in said(script.requests[0])
     assert "only features are asked for" in script.requests[1]["messages"][2]["content"]
-    assert end["counts"]["failures/has_scene"] == 1
+    assert end["failures"] == {"has_scene": 1}
 
 
 def test_template_gives_up_after_its_tries_with_the_reason(script, ask):
     script.chat = lambda request: "Roses are red."
     end = summarize(ask, descriptions=(), tries=2)
-    assert (end["features"], end["reason"], script.calls) == ([], "not_in_template", 2)
+    template = end["template"]
+    assert (template.features, template.reason, script.calls) == ([], "not_in_template", 2)
+    assert (template.template, template.source) == ("A photo of the class rose.", "class_name")
     assert "Descriptions of images" not in said(script.requests[0])  # a head class has none
 
 
@@ -356,10 +361,14 @@ class Scorer:
 
 
 START = "A photo of the class rose, petals in rain."
+FIRST = ExtendedDescription(
+    label=0, class_name="rose", index=7, round=1, description=START, features="petals", scene="in rain", kept=True,
+    reason=None,
+)  # fmt: skip
 
 
 def generate(ask, painter=None, max_refinements: int = 3):
-    state = RefineState(label=0, class_name="rose", slug="0000-rose", index=7, prompt=START, counts=Counter())
+    state = RefineState(slug="0000-rose", description=FIRST)
 
     def context(chat):
         return RefineContext(chat, painter or Painter(), Scorer(), max_refinements)
@@ -374,49 +383,54 @@ def better(stars: int) -> str:
 def test_a_low_quality_image_is_refined_and_drawn_again_until_it_passes(script, ask):
     script.replies = [better(1), better(2)]
     end = generate(ask)
-    shots = end["shots"]
-    assert [shot.verdict for shot in shots] == ["refined", "refined", "accepted"]
-    assert [shot.round for shot in shots] == [0, 1, 2]
-    assert [shot.seed for shot in shots] == [700, 701, 702]
-    assert [shot.score for shot in shots] == [0.0, 1.0, 2.0] and {shot.threshold for shot in shots} == {2.0}
-    assert shots[1].prompt == "A photo of the class rose, petals star in rain."
+    attempts = end["attempts"]
+    assert [attempt.verdict for attempt in attempts] == ["refined", "refined", "accepted"]
+    assert [attempt.round for attempt in attempts] == [0, 1, 2]
+    assert [attempt.seed for attempt in attempts] == [700, 701, 702]
+    assert [attempt.score for attempt in attempts] == [0.0, 1.0, 2.0] and {
+        attempt.threshold for attempt in attempts
+    } == {2.0}
+    assert attempts[1].prompt == "A photo of the class rose, petals star in rain."
     first, second = map(said, script.requests)
     assert START in first and 'does not represent the class "rose"' in first and "refine" in first
-    assert shots[1].prompt in second and START in second  # what was tried before is not to come again
+    assert attempts[1].prompt in second and START in second  # what was tried before is not to come again
 
 
 def test_an_image_that_passes_at_once_asks_the_llm_nothing(script, ask):
     painter = Painter()
     painter.draw = lambda slug, prompt, seed: Painter.draw(painter, slug, "star star", seed)  # type: ignore[method-assign]
-    assert [shot.verdict for shot in generate(ask, painter)["shots"]] == ["accepted"]
+    assert [attempt.verdict for attempt in generate(ask, painter)["attempts"]] == ["accepted"]
     assert script.calls == 0
 
 
 def test_what_never_passes_is_rejected_after_r_refinements(script, ask):
     script.chat = lambda request: better(0)
     end = generate(ask, max_refinements=2)
-    assert [shot.verdict for shot in end["shots"]] == ["refined", "refined", "rejected"]
+    assert [attempt.verdict for attempt in end["attempts"]] == ["refined", "refined", "rejected"]
     assert script.calls == 2
-    assert [shot.verdict for shot in generate(ask, max_refinements=0)["shots"]] == ["rejected"]
+    assert [attempt.verdict for attempt in generate(ask, max_refinements=0)["attempts"]] == ["rejected"]
 
 
 def test_a_description_that_cannot_be_drawn_is_refined_like_a_bad_image(script, ask):
     script.replies = [better(2)]
-    shots = generate(ask, Painter({START: "refused"}))["shots"]
-    assert [(shot.verdict, shot.reason) for shot in shots] == [("failed", "refused"), ("accepted", None)]
+    attempts = generate(ask, Painter({START: "refused"}))["attempts"]
+    assert [(attempt.verdict, attempt.reason) for attempt in attempts] == [
+        ("failed", "refused"),
+        ("accepted", None),
+    ]
     assert "no image could be drawn from it" in said(script.requests[0])
 
 
 def test_a_server_that_draws_nothing_is_not_asked_with_other_words(script, ask):
-    shots = generate(ask, Painter({START: "http_500"}))["shots"]
-    assert [(shot.verdict, shot.reason) for shot in shots] == [("failed", "http_500")]
+    attempts = generate(ask, Painter({START: "http_500"}))["attempts"]
+    assert [(attempt.verdict, attempt.reason) for attempt in attempts] == [("failed", "http_500")]
     assert script.calls == 0
 
 
 def test_an_unusable_refinement_is_asked_for_again_while_rounds_remain(script, ask):
     script.replies = ["No.", better(2)]
     end = generate(ask)
-    assert [(shot.round, shot.verdict) for shot in end["shots"]] == [(0, "refined"), (2, "accepted")]
+    assert [(attempt.round, attempt.verdict) for attempt in end["attempts"]] == [(0, "refined"), (2, "accepted")]
     assert "could not be used" in said(script.requests[1])
 
 
@@ -424,7 +438,9 @@ def test_an_unusable_refinement_is_asked_for_again_while_rounds_remain(script, a
 def test_an_image_that_cannot_be_refined_failed(script, ask, reply, reason):
     script.chat = lambda request: reply
     end = generate(ask, max_refinements=2)
-    assert [(shot.verdict, shot.reason) for shot in end["shots"]] == [("failed", f"refinement: {reason}")]
+    assert [(attempt.verdict, attempt.reason) for attempt in end["attempts"]] == [
+        ("failed", f"refinement: {reason}")
+    ]
     assert script.calls == (2 if reason == "not_in_template" else 1)
 
 

@@ -10,7 +10,7 @@ from helpers.paths import SHARED
 from graphs.parse.entries import MAX_ENTRIES, cut_entries
 from graphs.parse.reply import REASONS, Unusable
 from graphs.parse.template_1 import parse_description
-from graphs.parse.template_2 import parse_template, template_text
+from graphs.parse.template_2 import parse_features, template_text
 
 REPLIES = SHARED / "data/llm_replies"
 MARKUP = re.compile(r"[{}*\"\[\]`#]|distinctive features|specific scenes?|^\d|\s\s|,,|\.\.|,\.")
@@ -145,7 +145,7 @@ def test_what_is_no_description_gives_the_reason(reply, reason):
 def test_any_class_name_survives_its_own_template(name):
     found = parse_description(f"1. A photo of the class {name}, {{red petals}}{{in a garden}}.", name)
     assert found.text == f"A photo of the class {name}, red petals in a garden."
-    assert parse_template(f"A photo of the class {name} with {{red petals}}{{thorns}}.", name) == [
+    assert parse_features(f"A photo of the class {name} with {{red petals}}{{thorns}}.", name) == [
         "red petals",
         "thorns",
     ]
@@ -188,7 +188,7 @@ def test_remarks_around_a_list_stay_apart_from_its_entries():
 )
 def test_a_runaway_reply_is_cut_and_costs_no_more_than_its_length(reply):
     assert len(cut_entries(reply)) <= MAX_ENTRIES
-    for read in (parse_description, parse_template):
+    for read in (parse_description, parse_features):
         try:
             read(reply, "rose")
         except Unusable as reason:
@@ -205,7 +205,7 @@ def test_a_runaway_reply_is_cut_and_costs_no_more_than_its_length(reply):
     ],
 )  # fmt: skip
 def test_template_2_is_read_as_a_list_of_features(reply, features):
-    found = parse_template(reply, "rose")
+    found = parse_features(reply, "rose")
     assert [re.sub("^with ", "", feature) for feature in found] == features
     assert template_text("rose", found) == f"A photo of the class rose with {', '.join(found)}."
 
@@ -225,4 +225,4 @@ def test_template_2_is_read_as_a_list_of_features(reply, features):
 )
 def test_a_template_that_cannot_be_used_gives_the_reason(reply, reason):
     with pytest.raises(Unusable, match=f"^{reason}$"):
-        parse_template(reply, "rose")
+        parse_features(reply, "rose")

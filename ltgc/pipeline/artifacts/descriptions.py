@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason
 from ltgc.pipeline.files import Record
+
+TemplateReason = Literal["asked_not_to"] | ReplyReason | RequestReason
 
 EXISTING = Path("descriptions/existing.jsonl")
 EXTENDED = Path("descriptions/extended.jsonl")
@@ -20,7 +23,7 @@ class ExistingDescription(Record):
     features: str | None
     scene: str | None
     kept: bool
-    reason: str | None  # why not kept: "not_in_template", "wrong_class", "empty", "refused", ...
+    reason: Literal["bad_image"] | ReplyReason | RequestReason | None  # why not kept
     replies: int  # how many replies it took
 
 
@@ -35,7 +38,7 @@ class ExtendedDescription(Record):
     features: str | None
     scene: str | None
     kept: bool
-    reason: str | None  # why dropped: "not_in_template", "wrong_class", "duplicate", "repeats", "over_target"
+    reason: ReplyReason | RequestReason | ListReason | None  # why dropped
 
 
 class ClassTemplate(Record):
@@ -46,4 +49,4 @@ class ClassTemplate(Record):
     template: str
     features: list[str]
     source: Literal["llm", "class_name"]
-    reason: str | None  # why the class name stands in for an LLM's answer: "asked_not_to", "not_in_template"
+    reason: TemplateReason | None  # why the class name stands in for an LLM's answer

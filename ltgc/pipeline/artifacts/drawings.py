@@ -39,6 +39,16 @@ class Attempt(Record):
     reason: str | None
 
 
+def attempt_id(slug: str, index: int, round: int) -> str:
+    return f"{slug}/{index:04d}-{round}"
+
+
+def attempt_image(id: str, verdict: Verdict) -> str:
+    """Where the image of an attempt lies: in the shard of its class, among the accepted or the rejected ones."""
+    slug, _, name = id.partition("/")
+    return ((ACCEPTED if verdict == "accepted" else REJECTED) / f"{slug}.tar" / f"{name}.png").as_posix()
+
+
 class RealScore(Record):
     """What CLIP's detection says of a real training image (generated/real_scores.csv), to set μ by looking."""
 
