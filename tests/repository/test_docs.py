@@ -17,7 +17,7 @@ from typer.main import get_command
 from ltgc import cli
 from tools.params_page import PAGE, page
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -104,6 +104,34 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_pages_and_files_that_code_and_pages_name_exist():
+    """What params.yaml, docstrings, error messages and pages call docs/x.md, ltgc/x.py, tests/x.py."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    code = [
+        path
+        for path in tracked
+        if path.endswith((".py", ".yaml", ".j2", ".toml")) and not path.startswith("tests/")
+    ]
+    for path in [*code, *(str(path.relative_to(ROOT)) for path in PAGES)]:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for named in re.findall(
+            r"\b(?:docs/[\w-]+\.md|(?:ltgc|graphs|tests|benchmarks|embedded)/[\w/]+\.py)\b", text
+        ):
+            assert (ROOT / named).exists(), f"{path} names {named}"
+
+
+def test_readme_says_what_every_folder_holds():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folders = {path.split("/")[0] for path in tracked if "/" in path and not path.startswith(".")}
+    packages = {path.split("/")[1] for path in tracked if re.fullmatch(r"ltgc/\w+/__init__\.py", path)}
+    assert [name for name in sorted(folders | packages) if f"{name}/" not in tree] == []
 
 
 def test_the_page_of_params_is_what_schema_and_params_yaml_say():
