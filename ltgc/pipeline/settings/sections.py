@@ -10,7 +10,7 @@ from ltgc.pipeline.settings.base import Section
 from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
 from ltgc.pipeline.settings.data import DataSettings
 from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
-from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price, T2ISettings
+from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price, ServersSettings, T2ISettings
 from ltgc.pipeline.settings.training import CompareSettings, EvaluateSettings, Method, TrainSettings
 
 
@@ -18,6 +18,7 @@ class Params(Section):
     """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
 
     data: DataSettings
+    servers: ServersSettings  # before the sections that it completes: an error in it is named as its own
     llm: ChatSettings
     vision: ChatSettings
     describe: DescribeSettings
