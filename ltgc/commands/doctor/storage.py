@@ -16,7 +16,7 @@ from ltgc.pipeline.params import Params
 
 GIB = 2**30
 OTHER_FILES = 1 * GIB  # models, metrics and DVC's own files, however many images are drawn
-BYTES_A_PIXEL = 2  # of a PNG of a photo; DALL-E's come to 1.5 to 3
+BYTES_A_PIXEL = 2  # of a PNG of a photo; those of photos come to 1.5 to 3
 COPIES = 4  # of a drawing: in store/, in generated/, and in DVC's cache of both
 
 
