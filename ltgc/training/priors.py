@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ltgc.pipeline.settings.training import TrainSettings
-from ltgc.training.methods import Recipe
+from ltgc.training.losses import NEVER
+from ltgc.training.methods import Recipe, Sampling
 from ltgc.training.plan import TrainingSet
 
 
@@ -16,17 +17,35 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     This is what a loss that corrects for the class frequencies has to correct: 1 / classes where sampling is
     class-balanced, and for BalanceMix the mean of that and of the drawings' frequencies, weighted by λ.
     """
-    weight = torch.ones(len(data.labels))
-    weight[data.original :] = settings.generated.weight
-    samplings = recipe.samplings(settings)
     a, b = settings.beta
-    shares = [a / (a + b), b / (a + b)] if len(samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
     prior = torch.zeros(classes)
-    for sampling, share in zip(samplings, shares, strict=True):
-        images = data.range(sampling.data)
-        labels = data.labels[images]
-        prior.index_add_(0, labels, share * sampling.sampler.frequencies(labels) * weight[images])
+    for phase in recipe.phases(settings):
+        shares = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
+        for sampling, share in zip(phase.samplings, shares, strict=True):
+            photos, drawings = _by_domain(sampling, data, classes)
+            prior += phase.steps * share * (photos + settings.generated.weight * drawings)
     return prior / prior.sum()
+
+
+def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, classes: int) -> Tensor:
+    """What train.generated.adjust adds to logits: nothing for drawings, then for the photos of each phase.
+
+    (1 + phases, classes) float32, the rows as Plan.source counts them: the log shares of the classes among the photos
+    that the phase samples (Menon et al. 2021, Eq. 10). Where some classes have drawings as well, their photos are
+    rarer, and without this a photo as such would speak against them. Drawings stay as they are: with their own
+    shares, a class without drawings would not learn from them what it is not, which cost 1.5 points on validation.
+    """
+    photos = [_by_domain(phase.samplings[0], data, classes)[0] for phase in recipe.phases(settings)]
+    shares = [(row / row.sum().clamp_min(NEVER)).clamp_min(NEVER) for row in photos]
+    return torch.stack([torch.ones(classes), *shares]).log()
+
+
+def _by_domain(sampling: Sampling, data: TrainingSet, classes: int) -> Tensor:
+    """(2, classes) float32: the expected shares of photos and of drawings of each class in the samples."""
+    images = data.range(sampling.data)
+    labels, drawing = data.labels[images], data.drawing[images]
+    frequencies = sampling.sampler.frequencies(labels, drawing).float()
+    return torch.stack([torch.bincount(labels[d], frequencies[d], classes) for d in (~drawing, drawing)])
 
 
 def class_counts(recipe: Recipe, data: TrainingSet, classes: int) -> Tensor:
