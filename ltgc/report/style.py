@@ -9,6 +9,8 @@ METHODS = {
     "balanced_sample": "Balanced sampling",
     "mixup": "Mixup",
     "balancemix": "BalanceMix",
+    "balanced_photos": "Balanced photos",
+    "ltgc_plus": "LTGC+",
     "lift": "LIFT",
     "ltgc_lift": "LTGC with LIFT",
     "lmm": "Vision model, asked",
@@ -25,6 +27,8 @@ METHOD_STYLES: dict[str, dict[str, Any]] = {
     "balanced_sample": {"color": "#9aa0a6", "marker": "_"},
     "mixup": {"color": "#9aa0a6", "marker": "|"},
     "balancemix": {"color": "#e0663f", "marker": "D", "zorder": 4},
+    "balanced_photos": {"color": "#9aa0a6", "marker": "3"},
+    "ltgc_plus": {"color": "#2f9e62", "marker": "D", "zorder": 4},
     "lift": {"color": "#9aa0a6", "marker": "1"},
     "ltgc_lift": {"color": "#9aa0a6", "marker": "2"},
 }

@@ -51,15 +51,13 @@ CLASS_BALANCED = Sampler(
 def domain_balanced(share: float) -> Sampler:
     """Every class equally often; of a class that has photos and drawings, `share` of the samples are drawings.
 
-    With as many drawings as it happens to have, a class of 4 photos and 76 drawings would be seen as drawings only,
-    and its photos hardly ever.
+    Sampled by its images, a class of 4 photos and 76 drawings would be known by drawings and hardly by its photos.
     """
 
     def frequencies(labels: Tensor, drawing: Tensor) -> Tensor:
-        counts = torch.stack(
-            [torch.bincount(labels[d], minlength=int(labels.max()) + 1) for d in (~drawing, drawing)]
-        )
-        shares = torch.tensor([[1 - share], [share]], dtype=torch.float64).expand(2, counts.shape[1])
+        classes = int(labels.max()) + 1
+        counts = torch.stack([torch.bincount(labels[of], minlength=classes) for of in (~drawing, drawing)])
+        shares = torch.tensor([[1 - share], [share]], dtype=torch.float64).expand(2, classes)
         shares = torch.where(counts.flip(0) == 0, 1.0, shares)  # what has no other is all of its class
         domain = drawing.long()
         weights = shares[domain, labels] / counts[domain, labels]

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STEPS, LR = 30, 0.01  # of Adam on all drawings at once; 150 steps give the same verdicts
-# Of the probe's error against the texts': the drawings' share falls in a line from all of it to nothing.
-HARMLESS, USELESS = 1.0, 1.5
+# The probe's accuracy above chance, as a fraction of the texts': the weight rises in a line from 0 to 1 between them.
+# Measured: 1.05 with the drawings as they are, 0.75 with a strong colour cast and grain, where training on them still
+# gained 2 points on validation.
+USELESS, HARMLESS = 0.25, 0.75
 
 
 def drawings_weight(
@@ -16,19 +18,20 @@ def drawings_weight(
 ) -> float:
     """How much the drawings are worth, in [0, 1].
 
-    A linear probe is trained on the drawings alone, from the text features of the classes, and tested on the photos,
-    none of which it has seen, against the texts themselves. Only classes that have both count. Where the probe is
-    much worse than the texts, the drawings are of another domain or of other things.
+    A linear probe is trained on the drawings alone, from the text features of the classes, and tested on the
+    photos, none of which it has seen, against the texts themselves. Only classes that have both count. Where the
+    probe loses most of what the texts know, the drawings show other things, or the same in a way that does not carry
+    over to photos.
 
     Out-of-fold accuracy of photos with the drawings against without them would be the obvious evidence. It is not
     used because it misleads: the few photos of a rare class look alike, so that photos alone foretell one another
     best (91 % against 86 % with drawings, where on validation images the drawings brought 59 % to 72 %).
 
-    photos, drawings: unit features (N, D) of CLIP and labels (N,); texts: unit features (C, D); logit_scale: of CLIP.
+    photos, drawings: unit features (N, D) of CLIP and labels (N,); texts: unit features (C, D).
     """
     (x, y), (x_drawn, y_drawn) = photos, drawings
     classes = torch.tensor(sorted(set(y.tolist()) & set(y_drawn.tolist())), dtype=torch.int64)
-    if not len(classes):
+    if len(classes) < 2:
         return 1.0
     x, y = _of(classes, x, y)
     x_drawn, y_drawn = _of(classes, x_drawn, y_drawn)
@@ -41,8 +44,10 @@ def drawings_weight(
         logits = logit_scale * x_drawn @ F.normalize(head, dim=-1).T
         F.cross_entropy(logits, y_drawn, weight, reduction="sum").backward()
         optimizer.step()
-    ratio = _error(x @ head.detach().T / head.detach().norm(dim=-1), y) / max(_error(x @ before.T, y), 1 / len(y))
-    return min(1.0, max(0.0, (USELESS - ratio) / (USELESS - HARMLESS)))
+    chance = 1 / len(classes)
+    probed = _accuracy(x @ F.normalize(head.detach(), dim=-1).T, y) - chance
+    known = max(_accuracy(x @ before.T, y) - chance, chance)  # texts that know nothing demand little
+    return min(1.0, max(0.0, (probed / known - USELESS) / (HARMLESS - USELESS)))
 
 
 def _of(classes: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +56,7 @@ def _of(classes: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return features[kept.to(features.device)], torch.searchsorted(classes, labels[kept]).to(features.device)
 
 
-def _error(scores: Tensor, labels: Tensor) -> float:
-    """The mean over the classes of the fraction that is classified wrongly."""
-    wrong = (scores.argmax(-1) != labels).double()
-    return float((labels.bincount(wrong) / labels.bincount()).mean())
+def _accuracy(scores: Tensor, labels: Tensor) -> float:
+    """The mean accuracy of the classes, in [0, 1]."""
+    right = (scores.argmax(-1) == labels).double()
+    return float((labels.bincount(right) / labels.bincount()).mean())
