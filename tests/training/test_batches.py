@@ -38,11 +38,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"generated": {"weight": 0.25}, "beta": [2.0, 1.0]},
     {"mixing": {"kind": "cutmix", "balanced": "both", "unmixed": 0.3, "warm_down": 20}, "beta": [1.0, 3.0]},
     {"mixing": {"balanced": "none"}},
+    {"generated": {"share": 0.25, "photos_last": 0.3, "weight": 0.5}},
 ]
 
 
 @pytest.mark.parametrize("method", TRAINED)
-@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=["default", "weighted", "cutmix", "unbalanced"])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=["default", "weighted", "cutmix", "unbalanced", "shared"])
 def test_the_class_prior_is_the_share_of_each_class_in_what_a_run_draws(
     method: Method, options: dict[str, Any]
 ) -> None:
