@@ -32,8 +32,8 @@ def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, cl
 
     (1 + phases, classes) float32, the rows as Plan.source counts them: the log shares of the classes among the
     photos that the phase samples (Menon et al. 2021, Eq. 10). Where some classes have drawings as well, their
-    photos are rarer, and without this a photo as such would speak against them. Drawings stay as they are: adjusted
-    too, they would not teach a class without drawings what it is not, which cost 1.5 points on validation.
+    photos are rarer, and without this a photo as such would speak against them. Drawings stay as they are: if they
+    were adjusted, a class without drawings would not learn what it is not, which cost 1.5 points on validation.
     """
     photos = [_by_domain(phase.samplings[0], data, classes)[0] for phase in recipe.phases(settings)]
     shares = [(row / row.sum().clamp_min(NEVER)).clamp_min(NEVER) for row in photos]
