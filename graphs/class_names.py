@@ -1,9 +1,11 @@
 """Finding the class that a model's reply names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from graphs.parse.reply import MAX_REPLY, THINKING, Unusable, normalised, refused
+from graphs.parse.template_1 import split_hint
 from ltgc.data.synonyms import SYNONYMS
 from ltgc.pipeline.artifacts.dataset import ClassRecord
 from ltgc.pipeline.errors import LTGCError
@@ -19,7 +21,11 @@ class Names:
         labels = {c.name: c.label for c in classes}
         self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
         self._stems: dict[Words, int] = {}  # only after the exact names: "glass" and "glasses" may be two classes
-        for class_name, name in [*synonyms, *((name, name) for name in labels)]:
+        bases = Counter(split_hint(name)[0] for name in labels)
+        without_hints = [
+            (name, base) for name in labels if bases[base := split_hint(name)[0]] == 1 and base != name
+        ]
+        for class_name, name in [*synonyms, *without_hints, *((name, name) for name in labels)]:
             if class_name not in labels:
                 raise LTGCError(f"{SYNONYMS}: {class_name!r} is no class of data/classes.csv")
             if self._labels.setdefault(words(name), labels[class_name]) != labels[class_name]:

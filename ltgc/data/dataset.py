@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from ltgc.data.class_hints import hinted
 from ltgc.data.inspection import inspect_images
 from ltgc.data.near_duplicates import BITS, nearest_hashes
 from ltgc.data.roots import DRAWN, image_root
@@ -54,7 +55,7 @@ def prepare_dataset(data: DataSettings, drawn: Path = DRAWN_IMAGES) -> Dataset:
     """
     if not data.root.is_dir():
         raise LTGCError(f"data.root: {data.root} is not a folder; set it to your images in params.yaml")
-    found = SOURCES[data.source](data, drawn)
+    found = hinted(data, SOURCES[data.source](data, drawn))
     samples, findings = found.samples, list(found.findings)
     hashes: dict[str, int] = {}
     if data.verify and data.source not in DRAWN:
