@@ -75,8 +75,7 @@ def fit(
     )
     accuracy, alpha = curve[-1]["val_accuracy"], None
     if settings.interpolate is not None:
-        alpha = _interpolate(classifier, start, monitor.validate, settings, inputs)
-        accuracy = monitor.validate()
+        alpha, accuracy = _interpolate(classifier, start, accuracy, monitor.validate, settings, inputs)
     done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": accuracy}
     return run.model_copy(update=done | {"drawings_weight": weight, "alpha": alpha}), classifier
 
@@ -95,22 +94,26 @@ def _weigh_drawings(
 def _interpolate(
     classifier: Classifier,
     start: Mapping[str, Tensor],
+    trained: float | None,
     validate: Callable[[], float | None],
     settings: TrainSettings,
     inputs: Inputs,
-) -> float:
-    """Move the trained classifier as train.interpolate says; returns alpha."""
+) -> tuple[float, float | None]:
+    """Move the trained classifier as train.interpolate says; returns alpha and the accuracy on validation.
+
+    trained: the accuracy of the classifier as it is.
+    """
     alpha = settings.interpolate
     if alpha == "validation":
         validated = {label for _, label in inputs.photos("val")}
-        if validated == set(range(len(inputs.classes))):
-            return interpolation.choose(classifier, start, validate)
+        if trained is not None and validated == set(range(len(inputs.classes))):
+            return interpolation.choose(classifier, start, trained, validate)
         missing = len(inputs.classes) - len(validated)
         alpha = interpolation.SAFE
         console.print(f"train.interpolate: {missing} classes have no validation image: {alpha} is taken")
     assert isinstance(alpha, float)
     interpolation.interpolate(classifier, start, interpolation.weights(classifier), alpha)
-    return alpha
+    return alpha, validate()
 
 
 def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
