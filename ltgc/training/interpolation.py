@@ -43,7 +43,7 @@ def choose(
 ) -> tuple[float, float]:
     """Leave `classifier`, trained from `start`, at the best alpha of ALPHAS; returns it and its accuracy.
 
-    trained: the accuracy of the classifier as it is; validate: measures it again. Of equals, the largest alpha wins.
+    trained: the accuracy of the classifier as it is; validate: measures it again. Of equals, the largest is taken.
     """
     end = weights(classifier)
     accuracies = {1.0: trained}

@@ -23,9 +23,11 @@ class Run(Record):
     original: int  # images in D_o, the training split
     generated: int  # images in D_g, whether or not the method samples from it
     images_seen: int  # in all steps together; a mixed pair counts as two
-    drawings_weight: float | None  # what the probe left of train.generated.share; None: no probe
-    alpha: float | None  # between the weights of zero-shot, 0, and the trained ones, 1; None: not interpolated
     val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
+    drawings_weight: float | None = None  # what the probe left of train.generated.share; None: no probe
+    alpha: float | None = (
+        None  # between the weights of zero-shot, 0, and the trained ones, 1; None: not interpolated
+    )
 
 
 class RunMetrics(Record):
