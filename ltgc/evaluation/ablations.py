@@ -1,4 +1,4 @@
-"""Ablations of the loops and of our recipe: the pipeline's own stages in a folder a variant, with some keys changed.
+"""Ablations of the loops and of our recipe: the pipeline's own stages in a folder a variant, some keys changed.
 
     dvc repro ablations/dvc.yaml     # every variant of ablations/variants.yaml, then the table
     ltgc ablations         # print metrics/ablations.json again as the table

@@ -19,7 +19,7 @@ BASELINE, OURS = "clip_finetune", "balancemix"  # the pair that the verdict and 
 
 SHOT_COLOURS = {"many": "#4c8bf5", "medium": "#8e6bd8", "few": "#e0663f"}
 VERDICT_COLOURS = {"real": "#9aa0a6", "accepted": "#2f9e62", "turned down": "#d0574a"}
-# Drawn in colour: the pair. The others stay in the background.
+# Drawn in colour: the pair and our recipe. The others stay in the background.
 METHOD_STYLES: dict[str, dict[str, Any]] = {
     "clip_zero_shot": {"color": "#9aa0a6", "marker": "x"},
     "clip_finetune": {"color": "#4c8bf5", "marker": "o", "zorder": 3},
@@ -28,7 +28,7 @@ METHOD_STYLES: dict[str, dict[str, Any]] = {
     "mixup": {"color": "#9aa0a6", "marker": "|"},
     "balancemix": {"color": "#e0663f", "marker": "D", "zorder": 4},
     "balanced_photos": {"color": "#9aa0a6", "marker": "3"},
-    "ltgc_plus": {"color": "#2f9e62", "marker": "D", "zorder": 4},
+    "ltgc_plus": {"color": "#2f9e62", "marker": "P", "zorder": 4},
     "lift": {"color": "#9aa0a6", "marker": "1"},
     "ltgc_lift": {"color": "#9aa0a6", "marker": "2"},
 }
