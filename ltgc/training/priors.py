@@ -22,8 +22,9 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     for phase in recipe.phases(settings):
         shares = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
         for sampling, share in zip(phase.samplings, shares, strict=True):
-            photos, drawings = _by_domain(sampling, data, classes)
-            prior += phase.steps * share * (photos + settings.generated.weight * drawings)
+            labels, drawing, frequencies = _frequencies(sampling, data)
+            weight = torch.where(drawing, settings.generated.weight, 1.0)
+            prior.index_add_(0, labels, phase.steps / settings.steps * share * frequencies * weight)
     return prior / prior.sum()
 
 
@@ -35,17 +36,19 @@ def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, cl
     photos are rarer, and without this a photo as such would speak against them. Drawings stay as they are: if they
     were adjusted, a class without drawings would not learn what it is not, which cost 1.5 points on validation.
     """
-    photos = [_by_domain(phase.samplings[0], data, classes)[0] for phase in recipe.phases(settings)]
-    shares = [(row / row.sum().clamp_min(NEVER)).clamp_min(NEVER) for row in photos]
-    return torch.stack([torch.ones(classes), *shares]).log()
+    rows = [torch.ones(classes)]
+    for phase in recipe.phases(settings):
+        labels, drawing, frequencies = _frequencies(phase.samplings[0], data)
+        photos = torch.bincount(labels[~drawing], frequencies[~drawing], classes)
+        rows.append((photos / photos.sum().clamp_min(NEVER)).clamp_min(NEVER))
+    return torch.stack(rows).log()
 
 
-def _by_domain(sampling: Sampling, data: TrainingSet, classes: int) -> Tensor:
-    """(2, classes) float32: the expected shares of photos and of drawings of each class in the samples."""
+def _frequencies(sampling: Sampling, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the images that are sampled from: labels, which are drawings, expected shares in the samples (float32)."""
     images = data.range(sampling.data)
     labels, drawing = data.labels[images], data.drawing[images]
-    frequencies = sampling.sampler.frequencies(labels, drawing).float()
-    return torch.stack([torch.bincount(labels[d], frequencies[d], classes) for d in (~drawing, drawing)])
+    return labels, drawing, sampling.sampler.frequencies(labels, drawing).float()
 
 
 def class_counts(recipe: Recipe, data: TrainingSet, classes: int) -> Tensor:

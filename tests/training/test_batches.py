@@ -78,8 +78,8 @@ def test_what_is_not_asked_for_draws_no_random_number() -> None:
     extra = plan(
         "balancemix", settings(steps=5, batch_size=6, generated={"weight": 0.5}, mixing={"kind": "cutmix"})
     )
-    assert plain.corner is None and plain.weight is None
-    for name in {f.name for f in fields(Plan)} - {"corner", "weight"}:
+    assert plain.corner is plain.weight is plain.source is None
+    for name in {f.name for f in fields(Plan)} - {"corner", "weight", "source"}:
         assert torch.equal(getattr(plain, name), getattr(extra, name)), name
     assert extra.corner is not None and extra.corner.shape == (5, 6, 2)
     after = torch.rand(3)

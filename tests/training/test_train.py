@@ -354,7 +354,7 @@ def test_a_data_set_without_validation_split_trains_without_validation_accuracy(
 ) -> None:
     root = in_world()
     lines = (root / MANIFEST).read_text().splitlines(keepends=True)
-    (root / MANIFEST).write_text("".join(line for line in lines if not line.endswith(",val\n")))
+    (root / MANIFEST).write_text("".join(line for line in lines if ",val," not in line))
     train_stage("clip_finetune", "0")
     assert json.loads((root / "models/clip_finetune/0/run.json").read_text())["val_accuracy"] is None
 
