@@ -45,7 +45,7 @@ def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, cl
 
 
 def _frequencies(sampling: Sampling, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the images that are sampled from: labels, which are drawings, expected shares in the samples (float32)."""
+    """Of the images that are sampled from: labels, which are drawings, expected share of each in the samples."""
     images = data.range(sampling.data)
     labels, drawing = data.labels[images], data.drawing[images]
     return labels, drawing, sampling.sampler.frequencies(labels, drawing).float()
