@@ -11,7 +11,7 @@ from ltgc.classifier.inference import probabilities
 from ltgc.classifier.network import load_classifier
 from ltgc.clip import pixels
 from ltgc.clip.weights import load_clip
-from ltgc.data.roots import image_root
+from ltgc.data.roots import image_file, image_root
 from ltgc.evaluation import metrics
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
@@ -41,7 +41,7 @@ def main(method: str = "") -> None:
     accelerator = devices.accelerator(section.evaluate.device)
     model = load_clip(section.clip, section.evaluate.device)
     root = image_root(section.data)
-    test_pixels = pixels.load([root / image.path for image in test], model)
+    test_pixels = pixels.load([image_file(root, image) for image in test], model)
 
     for seed, run in runs.items():
         scores = RunMetrics(skipped=run.skipped)

@@ -12,11 +12,12 @@ import torch
 
 from ltgc.classifier import devices, tuning
 from ltgc.classifier.head import HeadSource, initial_bias, initial_head
-from ltgc.classifier.inference import accuracy
+from ltgc.classifier.inference import class_mean_accuracy
 from ltgc.classifier.network import Classifier
 from ltgc.clip import pixels
 from ltgc.clip.weights import load_clip
-from ltgc.data.roots import image_root
+from ltgc.data.images import ImageFile
+from ltgc.data.roots import image_file, image_root
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.code import CODE
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
@@ -103,12 +104,12 @@ def fit(
     templates = files.read_jsonl(TEMPLATES, ClassTemplate)
     manifest = files.read_csv(MANIFEST, ImageRecord)
     root = image_root(section.data)
-    original = [(root / image.path, image.label) for image in manifest if image.split == "train"]
-    validation = [(root / image.path, image.label) for image in manifest if image.split == "val"]
+    original = [(image_file(root, image), image.label) for image in manifest if image.split == "train"]
+    validation = [(image_file(root, image), image.label) for image in manifest if image.split == "val"]
     attempts = files.read_jsonl(ATTEMPTS, Attempt)
     dropped = {d.image for d in files.read_csv(DROPPED, Contamination)}  # nearly test images
     accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
-    generated = [(Path(image), label) for image, label in accepted if image not in dropped]
+    generated = [(ImageFile(image), label) for image, label in accepted if image not in dropped]
     kept = keep_generated([label for _, label in generated], [c.train for c in classes], settings.generated)
     if recipe and recipe.needs_generated and generated and not kept:
         raise LTGCError("train.generated.per_class: leaves no generated image to train on; raise it, or set null")
@@ -129,9 +130,9 @@ def fit(
 
     model = load_clip(section.clip, settings.device)
 
-    def load(images: list[tuple[Path, int]]) -> tuple[pixels.Pixels, torch.Tensor]:
+    def load(images: list[tuple[ImageFile, int]]) -> tuple[pixels.Pixels, torch.Tensor]:
         labels = torch.tensor([label for _, label in images], dtype=torch.int64)
-        return pixels.load([path for path, _ in images], model), labels
+        return pixels.load([file for file, _ in images], model), labels
 
     def descriptions() -> list[ExistingDescription | ExtendedDescription]:
         return [
@@ -151,7 +152,7 @@ def fit(
     val_pixels, val_labels = load(validation)
 
     def validate() -> float | None:
-        return accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
+        return class_mean_accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
 
     curve: list[Row] = []
     if recipe:

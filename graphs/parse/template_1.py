@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from graphs.parse.reply import MARK, PREFIX, REFUSAL, Unusable, one_line, plain
 from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
-MAX_DESCRIPTION = 1_000  # characters after the class name; DALL-E 2 takes 1,000 in all
+MAX_DESCRIPTION = 1_000  # characters after the class name; some images APIs take 1,000 in all
 
 
 @dataclass(frozen=True)

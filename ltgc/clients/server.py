@@ -28,7 +28,18 @@ from ltgc.pipeline.terminal import console
 NO_KEY = "none"  # what a server that needs no key is sent
 MAX_WAIT = 120  # seconds; the openai client does not wait for a longer Retry-After
 NAMED = 10  # failed classes named per reason
-REFUSALS = {"content_policy_violation", "content_filter", "moderation_blocked", "image_generation_user_error"}
+REFUSALS = {
+    *(
+        "content_policy_violation",
+        "image_content_policy_violation",
+        "moderation_blocked",
+        "invalid_prompt",
+    ),  # OpenAI
+    *("content_filter", "contentFilter"),  # Azure
+}
+NO_CAPACITY = re.compile(r"resource[ _]unavailable", re.I)  # the 429 of flex processing, which is not billed
+# Replies that were all thinking, before their share of all replies is held against max_failed_fraction.
+ENOUGH = 10
 # What a server that rejects a parameter says, and what then to write in its section of params.yaml.
 REJECTS = re.compile(
     r"unsupported|not support|unrecognized|unknown (?:param|arg|field|name)|unexpected|not permitted|not allowed"
@@ -36,7 +47,9 @@ REJECTS = re.compile(
     re.I,
 )
 REMEDIES = {
-    "temperature": "temperature: null",
+    "temperature": "temperature: null (or reasoning_effort: none)",
+    "reasoning": "reasoning_effort: one that the model knows, or null",
+    "service_tier": "service_tier: null",
     "seed": "seed: null",
     "response_format": "response_format: null",
     "size": "size: one that the model draws",
@@ -87,6 +100,8 @@ class Server:
         self._secrets = [secret for secret in (self.key, *secrets) if secret != NO_KEY]
         self.said: str | None = None  # the server's words about its last failure, without the key
         self._failed_in_a_row = 0
+        self._answers = 0
+        self._only_thought = 0  # of the answers, those without a word
 
     def http_client(self) -> "HTTPClient":
         """Connections of its own, for one event loop; close it."""
@@ -103,9 +118,19 @@ class Server:
             http_client=self.http_client(),
         )
 
-    def answered(self) -> None:
-        """Note that a request got an answer that could be read."""
+    def answered(self, only_thought: bool = False) -> None:
+        """Note that a request got an answer that could be read, and whether there was nothing in it but thinking.
+
+        Raises LTGCError when more than max_failed_fraction of the answers were: each is billed for nothing.
+        """
         self._failed_in_a_row = 0
+        self._answers += 1
+        self._only_thought += only_thought
+        if self._only_thought > max(ENOUGH, self.section.max_failed_fraction * self._answers):
+            raise LTGCError(
+                f"{self.name}.max_tokens: {self._only_thought} of {self._answers} replies spent all of it on "
+                f"thinking and said nothing; set {self.name}.reasoning_effort: none or lower, or raise max_tokens"
+            )
 
     def failure(self, error: Exception) -> RequestReason:
         """One word for a request that failed after its retries: "refused", "timeout", "http_500", ...
@@ -142,6 +167,14 @@ class Server:
             raise LTGCError(
                 f"{where}: HTTP {status}, to be asked again in {wait:,.0f} s; run again then, "
                 "what was paid for is kept"
+            ) from None
+        if status == 429 and NO_CAPACITY.search(self.said) and getattr(self.section, "service_tier", None):
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row < max(20, 4 * self.limits.concurrency):
+                return "flex_unavailable"
+            raise LTGCError(
+                f"{where}: no capacity for {self.name}.service_tier flex, {self._failed_in_a_row} times in turn; "
+                "run again later, or set it to null for the standard price; what was paid for is kept"
             ) from None
         if any(isinstance(cause, httpx2.ConnectError) for cause in causes):
             raise LTGCError(f"{where}: nothing answers; start the server or correct the address") from None

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,8 +33,8 @@ class Pixels(Protocol):
 class FilePixels:
     """Decodes images when it is asked for them. Holds no pixels and no network: worker processes get a copy."""
 
-    def __init__(self, paths: Sequence[Path], clip: Clip) -> None:
-        self.paths = paths
+    def __init__(self, files: Sequence[images.Reference], clip: Clip) -> None:
+        self.files = files
         self.device = clip.device
         self.preprocess = clip.preprocess
         self.cfg: dict[str, Any] = clip.model.visual.preprocess_cfg
@@ -44,7 +43,7 @@ class FilePixels:
         self.mean, self.std = (torch.tensor(self.cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
@@ -86,7 +85,7 @@ class FilePixels:
         return torch.from_numpy(np.array(cut)).permute(2, 0, 1)
 
     def _load(self, index: int, shortest: int | None = None) -> Image.Image:
-        return images.required(self.paths[index], shortest)
+        return images.required(self.files[index], shortest)
 
 
 # open_clip's resize_mode -> width and height, in the middle of an image, of what CLIP sees of it.
@@ -137,13 +136,13 @@ def batches(
         yield batch if draws is None else augment(batch, draws.to(device))
 
 
-def load(paths: Sequence[Path], clip: Clip, limit: int = MEMORY_LIMIT) -> Pixels:
-    """The images at `paths` at CLIP's size; decoded once and kept where they take at most `limit` bytes.
+def load(files: Sequence[images.Reference], clip: Clip, limit: int = MEMORY_LIMIT) -> Pixels:
+    """The images in `files` at CLIP's size; decoded once and kept where they take at most `limit` bytes.
 
     Raises LTGCError for a file that is missing or not a usable image (at the batch that needs it, if not kept).
     """
-    files = FilePixels(paths, clip)
-    return files.in_memory() if len(files) * files.shape.numel() <= limit else files
+    pixels = FilePixels(files, clip)
+    return pixels.in_memory() if len(pixels) * pixels.shape.numel() <= limit else pixels
 
 
 def augment(pixels: Tensor, draws: Tensor) -> Tensor:

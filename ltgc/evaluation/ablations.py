@@ -134,11 +134,10 @@ def rows(results: Mapping[str, Result]) -> dict[str, Row]:
 
 def print_table() -> None:
     read = {name: Row.model_validate(row) for name, row in files.read_json(TABLE).items()}
-    seeds = len(params.load("seeds").seeds)
     drawn = ", ".join(f"{name} {row.generated:,}" for name, row in read.items())
     console = output()
     console.print(
         comparison_table({name: row.accuracy for name, row in read.items()}, [f"images in D_g: {drawn}"]), "\n"
     )
     less = {name: row.less_ltgc for name, row in read.items() if row.less_ltgc}
-    console.print(difference_table(less, seeds, LTGC))
+    console.print(difference_table(less, LTGC, "seeds alone"))

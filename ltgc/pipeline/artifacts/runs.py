@@ -22,7 +22,7 @@ class Run(Record):
     original: int  # images in D_o, the training split
     generated: int  # images in D_g, whether or not the method draws from it
     images_seen: int  # drawn in all steps together; a mixed pair counts as two
-    val_accuracy: float | None  # percent, at the end; None without a validation split
+    val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
 
 
 class RunMetrics(Record):
