@@ -1,9 +1,11 @@
 """Finding the class that a model's reply names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from graphs.parse.reply import MAX_REPLY, THINKING, Unusable, normalised, refused
+from graphs.parse.template_1 import split_hint
 from ltgc.pipeline.artifacts.dataset import SYNONYMS, ClassRecord, Synonym
 from ltgc.pipeline.errors import LTGCError
 
@@ -19,7 +21,13 @@ class Names:
         self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
         self._stems: dict[Words, int] = {}  # only after the exact names: "glass" and "glasses" may be two classes
         own_names = [Synonym(class_name=name, synonym=name) for name in labels]
-        for class_name, name in ((s.class_name, s.synonym) for s in [*synonyms, *own_names]):
+        bases = Counter(split_hint(name)[0] for name in labels)
+        without_hints = [
+            Synonym(class_name=name, synonym=base)
+            for name in labels
+            if bases[base := split_hint(name)[0]] == 1 and base != name
+        ]
+        for class_name, name in ((s.class_name, s.synonym) for s in [*synonyms, *without_hints, *own_names]):
             if class_name not in labels:
                 raise LTGCError(f"{SYNONYMS.name}: {class_name!r} is no class; correct it in data.root")
             if self._labels.setdefault(words(name), labels[class_name]) != labels[class_name]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ltgc.data.class_hints import hinted
 from ltgc.data.images import content_hash
 from ltgc.data.inspection import Inspection, inspect_images
 from ltgc.data.near_duplicates import BITS, nearest_hashes
@@ -56,7 +57,7 @@ def prepare_dataset(data: DataSettings) -> Dataset:
     """
     if not data.root.is_dir():
         raise LTGCError(f"data.root: {data.root} is not a folder; set it to your images in params.yaml")
-    listing = SOURCES[data.source](data)
+    listing = hinted(data, SOURCES[data.source](data))
     synonyms = read_synonyms(data.root)
     inspections: dict[str, Inspection] = {}
     samples, findings = listing.samples, list(listing.findings)

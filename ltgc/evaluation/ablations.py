@@ -79,11 +79,10 @@ def build(variant: str, changes: Changes) -> Path:
     return folder
 
 
-def stages(seeds: Sequence[int]) -> list[list[str]]:
+def stages() -> list[list[str]]:
     """What runs in the folder of a variant, one after another: the arguments of `python -m`."""
     loops = [[f"stages.{name}"] for name in ("extend", "templates", "generate", "quality")]
-    trained = [["stages.train", METHOD, str(seed)] for seed in seeds]
-    return [*loops, *trained, ["stages.evaluate", METHOD]]
+    return [*loops, ["stages.train", METHOD], ["stages.evaluate", METHOD]]
 
 
 def changed(variant: str, changes: Changes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ WITHOUT_EFFECT = {
     "stages",  # the message of an interpreter that lacks the packages
     "ltgc.pipeline.stage",  # errors as one line, Ctrl-C
     "ltgc.pipeline.terminal",
+    "ltgc.pipeline.timing",
     "ltgc.pipeline.settings.sections",  # the types of the sections that a stage loads are in its digest
 }
 

@@ -50,6 +50,42 @@ def listed(root: Path, **changes: object):
     return section(root, **{"source": "list", "files": FILES, "class_names": "names.txt"} | changes)
 
 
+# --- names ---
+
+
+def test_imagenets_twin_names_are_told_apart_by_wordnet_id_and_other_twins_stay_an_error(tmp_path, capsys):
+    ids = ["n03773504", "n04008634", "n04355933", "n04356056"]
+    for wnid in ids:
+        put(tmp_path / "train" / wnid, 2)
+    lines = [f"train/{wnid}/00{{}}.jpg {label}\n" for label, wnid in enumerate(ids)]
+    names = "missile\nmissile\nsunglasses\nsunglasses\n"
+    write(
+        tmp_path,
+        train_txt="".join(line.format(0) for line in lines),
+        test_txt="".join(line.format(1) for line in lines),
+        names_txt=names,
+    )
+    dataset = prepare_dataset(listed(tmp_path))
+    assert [c.name for c in dataset.classes] == ["missile", "projectile", "sunglass", "sunglasses"]
+    assert "'missile' stands twice; n04008634 is called 'projectile'" in capsys.readouterr().err
+    write(tmp_path, names_txt="crane\ncrane\nsunglass\nsunglasses\n")
+    with pytest.raises(LTGCError, match="two classes of one name, 'crane'"):
+        prepare_dataset(listed(tmp_path))
+
+
+def test_a_class_hint_stands_behind_the_name(tmp_path):
+    two_classes(tmp_path)
+    (tmp_path / "hints.csv").write_text("class,hint\ntench,a (freshwater) fish\n")
+    dataset = prepare_dataset(listed(tmp_path, class_hints="hints.csv"))
+    assert [c.name for c in dataset.classes] == ["red fox", "tench (a freshwater fish)"]
+    (tmp_path / "hints.csv").write_text("class,hint\nred foxx,an animal\n")
+    with pytest.raises(LTGCError, match="line 2: no class 'red foxx'; did you mean 'red fox'"):
+        prepare_dataset(listed(tmp_path, class_hints="hints.csv"))
+    (tmp_path / "hints.csv").write_text("tench;fish\n")
+    with pytest.raises(LTGCError, match="its first line is not `class,hint`"):
+        prepare_dataset(listed(tmp_path, class_hints="hints.csv"))
+
+
 # --- lists ---
 
 

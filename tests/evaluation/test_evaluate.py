@@ -118,5 +118,5 @@ def test_a_seed_that_was_not_trained_is_named(root: Path) -> None:
 
 
 def test_a_wrong_command_line_shows_the_right_one() -> None:
-    with pytest.raises(LTGCError, match=r"usage: python -m stages\.evaluate METHOD"):
+    with pytest.raises(LTGCError, match=r"usage: python -m stages\.evaluate \[METHOD\]"):
         evaluate_stage("balance_mix")

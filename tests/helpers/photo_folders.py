@@ -24,6 +24,7 @@ def section(root: Path, **changes: object) -> DataSettings:
         "images": None,
         "files": {"train": None, "val": None, "test": None},
         "class_names": None,
+        "class_hints": None,
         "table": {"file": "images.csv", "image": "image", "class_name": "class", "split": "split"},
         "verify": True,
         "max_pixels": images.MAX_PIXELS,

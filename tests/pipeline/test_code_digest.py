@@ -63,7 +63,7 @@ def test_every_stage_of_dvc_yaml_depends_on_its_digest_and_on_no_code_besides():
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("ltgc/clip/pixels.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.6", {"train", "evaluate"}),
+        ("ltgc/clip/crops.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.6", {"train", "evaluate"}),
         ("ltgc/training/losses.py", "NEVER = 1e-12", "NEVER = 1e-11", {"train"}),
         ("ltgc/data/sources/folder.py", '".jpg", ', "", {"prepare"}),
         ("graphs/reflect.py", "LEAST_KEPT = 0.2", "LEAST_KEPT = 0.3", {"extend"}),
@@ -91,7 +91,7 @@ def test_how_images_are_read_is_part_of_every_stage_that_reads_one(project):
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("ltgc/clip/pixels.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.7  # why"),
+        ("ltgc/clip/crops.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.7  # why"),
         ("ltgc/clip/pixels.py", '"""Images at', '"""The images at'),
         ("ltgc/training/loop.py", "\n\n\n", "\n\n\n\n# A line more\n"),
         ("ltgc/pipeline/terminal.py", "width: int = 120", "width: int = 100"),

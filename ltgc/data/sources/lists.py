@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ltgc.data import imagenet
 from ltgc.data.sources.listing import Listing, Sample, clean_name, clean_path, locate, read_text, refuse_same_names
 from ltgc.pipeline.artifacts.dataset import Split
 from ltgc.pipeline.errors import LTGCError
@@ -21,8 +22,18 @@ def read(data: DataSettings) -> Listing:
     lines = [sample for split, file in files(data) for sample in read_list(data.root / file, split)]
     names = read_names(data.root, data.class_names, lines)
     check_labels(lines, len(names), data.root)
+    names = imagenet.told_apart(names, wordnet_ids(lines, len(names)))
     refuse_same_names({f"label {label}": name for label, name in enumerate(names)}, data.root)
     return Listing(names, locate(lines, data.images or data.root, data.root / str(data.files.train)))
+
+
+def wordnet_ids(samples: Sequence[Sample], classes: int) -> list[str | None]:
+    """The folder of each class's images by label, where it is a WordNet id."""
+    ids: list[str | None] = [None] * classes
+    for sample in samples:
+        if ids[sample.label] is None and (found := WORDNET.search(sample.path)):
+            ids[sample.label] = found[0]
+    return ids
 
 
 def files(data: DataSettings) -> list[tuple[Split | None, str]]:
