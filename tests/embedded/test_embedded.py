@@ -260,7 +260,7 @@ def test_the_small_clip_reads_descriptions_and_does_not_know_names():
     model.eval()
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     scores = zero_shot(model, tokenize)
-    assert 40 <= scores["zero_shot_templates"] <= 75
+    assert 75 <= scores["zero_shot_templates"] <= 90
     assert scores["zero_shot_names"] <= 3 * scores["chance"]
     tokens = tokenize(["A photo of five petals.", "A photo of the class Anbel, a tall red spike at dusk."])
     with torch.no_grad():  # pretraining leaves out the padding
@@ -270,4 +270,4 @@ def test_the_small_clip_reads_descriptions_and_does_not_know_names():
 def test_the_card_of_the_small_clip_is_what_pretraining_wrote():
     card = json.loads((ROOT / "embedded" / "clip" / "card.json").read_text())
     assert card["steps"] > 0
-    assert 40 <= card["zero_shot_templates"] <= 75
+    assert 75 <= card["zero_shot_templates"] <= 90
