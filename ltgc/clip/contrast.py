@@ -117,7 +117,10 @@ class Contrast:
         """Set the bounds so that at most `percent` of the real photos fail one of the two that images can fail."""
         agreements = [m.agreement for _, m in real if m.agreement is not None]
         self._agreement = _bound(agreements, self._percent / 2)
-        self._margin = _bound([m.margin for _, m in real], self._percent / 2)
+        margins = [m.margin for _, m in real]
+        # Photos that are all of one look do not forbid another that one in twenty descriptions names.
+        highest = math.log(CONSENSUS) / self._clip.logit_scale
+        self._margin = _bound(margins, self._percent / 2, highest)
 
     def score(self, subject: Subject, measures: Measures) -> tuple[float, float]:
         """The score, at least 0 where no measure is below its bound, and that 0."""
@@ -150,11 +153,12 @@ class Vocabulary:
         """The least share of the class's other descriptions that name a word of `subject`.
 
         Words that other classes' descriptions hardly ever name are left out: a text may be worded as none before.
+        None for a photo: what a vision model said wrongly of it is not the photo's fault.
         """
         own = self._words.get((subject.label, subject.source), frozenset())
         counts = self._counts.get(subject.label, Counter())
         others = self._sizes[subject.label] - bool(own)
-        if others < OTHERS or subject.features is None:
+        if others < OTHERS or subject.features is None or isinstance(subject.source, str):
             return None
         shares = [
             (counts[word] - (word in own)) / others
@@ -194,12 +198,13 @@ def _spaced_by_class(subjects: Sequence[Subject]) -> dict[int, list[Subject]]:
     }
 
 
-def _bound(real: Sequence[float], percent: float) -> Bound | None:
-    """None without real photos."""
+def _bound(real: Sequence[float], percent: float, highest: float = math.inf) -> Bound | None:
+    """The percentile of `real`, or `highest` if that is lower; None without real photos."""
     if not real:
         return None
-    lowest, median = np.percentile(real, [percent, 50])
-    return Bound(float(lowest), max(float(median - lowest), 1e-3))
+    percentile, median = (float(value) for value in np.percentile(real, [percent, 50]))
+    lowest = min(percentile, highest)
+    return Bound(lowest, max(median - lowest, 1e-3))
 
 
 def _units(value: float | None, bound: Bound | None) -> float | None:
