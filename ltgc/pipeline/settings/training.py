@@ -78,6 +78,7 @@ class CompareSettings(Section):
 
 Method = Literal[
     "clip_zero_shot",
+    "clip_zero_shot_names",
     "clip_finetune",
     "no_balancemix",
     "balanced_sample",
