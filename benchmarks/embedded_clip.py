@@ -124,8 +124,8 @@ def scores(folder: Path) -> dict[str, float]:
             drawn = truth[:, i] >= 0
             result[f"{what.split()[1]}, {axis}"] = float((truth == seen)[drawn, i].mean())
     right, wrong = features("right"), features("wrong")
-    for name, images in (("right", right), ("wrong", wrong)):
-        cosines = (images @ templates.T).gather(1, LABELS[:, None])
+    for name, vectors in (("right", right), ("wrong", wrong)):
+        cosines = (vectors @ templates.T).gather(1, LABELS[:, None])
         result[f"filter, {name} ones at a cosine of 0.3 or more"] = share(cosines >= 0.3)
     scale = model.logit_scale.exp().item()
     for name, of in (
