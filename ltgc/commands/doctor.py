@@ -167,9 +167,9 @@ def prices(settings: Params) -> str:
     """A cap in money needs the price of every model."""
     budget = Budget(settings.budget, settings.prices)
     costs = {
-        settings.llm.model: budget.tokens_cost(settings.llm.model, 0, 0),
-        settings.vision.model: budget.tokens_cost(settings.vision.model, 0, 0),
-        settings.t2i.model: budget.image_cost(settings.t2i.billed_as),
+        settings.llm.model: budget.cost(settings.llm.model),
+        settings.vision.model: budget.cost(settings.vision.model),
+        settings.t2i.model: budget.cost(settings.t2i.billed_as),
     }
     unknown = ", ".join(model for model, cost in costs.items() if cost is None)
     if unknown and settings.budget.max_usd is not None:

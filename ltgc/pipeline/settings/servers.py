@@ -92,10 +92,11 @@ class T2ISettings(ServerSettings):
 
 
 class BudgetSettings(Section):
-    """Caps on what all stores together may come to; None: no cap."""
+    """Caps on what a project spends; None: no cap."""
 
     max_usd: Annotated[float, Field(ge=0)] | None
     max_calls: Count | None
+    project: str | None = None  # None: named by the first commit of the repository
 
 
 class Price(Section):
