@@ -125,7 +125,8 @@ def section(base_url: str, concurrency: int) -> ChatSettings:
 
 async def plain(base_url: str, folder: Path, calls: int) -> None:
     """Our client with its store, one question a class."""
-    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+    settings = section(base_url, IN_FLIGHT)
+    with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
             await asyncio.gather(
                 *(chat.ask(f"{i:04d}", [HumanMessage(f'Describe the class "c{i}".')]) for i in range(calls))
@@ -134,7 +135,8 @@ async def plain(base_url: str, folder: Path, calls: int) -> None:
 
 async def graphs(base_url: str, folder: Path, calls: int) -> None:
     """The reflect graph as `extend` runs it: a question and a repetition check a class, replies stored."""
-    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+    settings = section(base_url, IN_FLIGHT)
+    with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
             context = ReflectContext(chat, DESCRIPTIONS, 12, 3, True, 6000)
 

@@ -43,6 +43,14 @@ def estimate() -> None:
 
 
 @app.command()
+def spent() -> None:
+    """Print what this project has spent, by experiment, stage and model, whatever became of the files."""
+    from ltgc.commands import spent
+
+    spent.main()
+
+
+@app.command()
 def compare() -> None:
     """Print the comparison of methods again, and the paper's figures if compare.published names them."""
     from ltgc.evaluation import tables

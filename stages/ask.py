@@ -35,7 +35,7 @@ def main() -> None:
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)
     names = Names(classes, read_synonyms(settings.data.root))
 
-    with Store(STORE / "ask", budget.load()) as store:
+    with Store(STORE / "ask", [settings.vision], budget.load()) as store:
         answered = asyncio.run(ask_all(settings, asked, classes, names, store)) if asked else []
 
     answers = [answer for answer, _ in answered]

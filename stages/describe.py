@@ -29,7 +29,7 @@ def main() -> None:
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
     tail = [image for image in manifest if image.split == "train" and image.label in few]
 
-    with Store(STORE / "describe", budget.load()) as store:
+    with Store(STORE / "describe", [settings.vision], budget.load()) as store:
         described = asyncio.run(describe_all(settings, tail, few, store)) if tail else []
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))

@@ -1,7 +1,7 @@
-"""What is read of a server's answers. Whatever JSON it sends, the libraries above see the few fields that they need.
+"""What is read of a server's answers: whatever JSON it sends, the libraries above see the few fields they need.
 
-A field of the wrong type is as good as missing: a null message is an empty reply, and tokens that are no number were
-not counted.
+A field of the wrong type is as good as missing: a null message is an empty reply, and tokens that are no number
+were not counted.
 """
 
 import json
@@ -19,7 +19,7 @@ class Malformed(httpx2.DecodingError):
 
 
 class NoAnswer(openai.OpenAIError):
-    """An answer of status 200 that holds no reply at all. Not tried again: it was answered, and so it is billed."""
+    """An answer of status 200 that holds no reply. Not tried again: it was answered, and so it is billed."""
 
 
 def completion(body: bytes, kind: str, request: httpx2.Request) -> bytes:
@@ -39,7 +39,10 @@ def completion(body: bytes, kind: str, request: httpx2.Request) -> bytes:
 
 def drawings(body: bytes, kind: str, request: httpx2.Request) -> bytes:
     """The body of an answer of the images API, with one image at most."""
-    image = _first(_object(body, kind, request), "data") or {}
+    found = _object(body, kind, request)
+    if not isinstance(found.get("data"), list):
+        raise NoAnswer(f"no data in {_start(body)}")
+    image = _first(found, "data") or {}
     fields = {name: value for name in ("b64_json", "url") if (value := _text(image, name)) is not None}
     return json.dumps({"created": 0, "data": [fields] if fields else []}).encode()
 
@@ -108,10 +111,11 @@ def _content(message: Mapping[str, Any]) -> str | None:
 def _usage(found: Mapping[str, Any]) -> dict[str, int] | None:
     """The tokens that the server counted; None where it did not."""
     usage = found.get("usage")
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
-    if not counts or not all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts):
+    if not isinstance(usage, dict):
         return None
-    prompt, reply = counts
+    prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (type(prompt) is int and type(reply) is int and 0 <= prompt <= MAX_TOKENS and 0 <= reply <= MAX_TOKENS):
+        return None
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
 
 

@@ -1,7 +1,6 @@
 """What calls cost, and the caps that the next call may not pass."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from langchain_core.messages import BaseMessage
 
@@ -30,7 +29,7 @@ class Budget:
 
     def __init__(self, caps: BudgetSettings | None = None, prices: Mapping[str, Price] | None = None) -> None:
         self.caps = caps or BudgetSettings(max_usd=None, max_calls=None)
-        self._prices = prices or {}
+        self.prices = prices or {}
 
     @property
     def capped(self) -> bool:
@@ -38,7 +37,7 @@ class Budget:
 
     def _price(self, model: str) -> Price | None:
         """None if it has none. A model on this machine costs nothing unless it is priced."""
-        return self._prices.get(model, Price() if model.startswith(LOCAL) else None)
+        return self.prices.get(model, Price() if model.startswith(LOCAL) else None)
 
     def cost(
         self, model: str, prompt_tokens: float = 0, completion_tokens: float = 0, images: float = 0
@@ -50,7 +49,7 @@ class Budget:
 
     def image_tokens(self, model: str) -> int:
         """Prompt tokens that an image in a question counts as."""
-        return self._prices.get(model, Price()).image_tokens
+        return self.prices.get(model, Price()).image_tokens
 
     def question(self, model: str, messages: list[BaseMessage], max_tokens: int) -> float | None:
         """The most that a question can cost: no tokeniser makes more tokens of a text than it has bytes."""
@@ -83,9 +82,7 @@ class Budget:
             )
         if spent + usd > max_usd + ROUNDING:
             return LTGCError(
-                f"budget.max_usd: this project has spent ${spent:,.4f} and the next call may cost ${usd:,.4f}, which "
-                f"could pass ${max_usd:,.4f}; {remedy}"
+                f"budget.max_usd: this project has spent ${spent:,.4f} and the next call may cost ${usd:,.4f}, "
+                f"which could pass ${max_usd:,.4f}; {remedy}"
             )
         return None
-
-

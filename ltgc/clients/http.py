@@ -2,7 +2,10 @@
 
 import asyncio
 import ipaddress
+import math
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -27,7 +30,7 @@ class Told(Protocol):
 
     def hidden_bytes(self, body: bytes) -> bytes: ...
 
-    def out_of_order(self, response: httpx2.Response) -> None: ...
+    def out_of_order(self, why: str, wait: float) -> None: ...
 
 
 class TooLong(openai.OpenAIError):
@@ -67,6 +70,7 @@ class HTTPClient(openai.DefaultAsyncHttpxClient):
         except httpx2.HTTPError as error:
             if payment:
                 await payment.failed("not billed" if isinstance(error, NOT_SENT) else "possibly billed")
+            self._server.out_of_order(type(error).__name__, 0.0)
             raise
         except TooLong:
             if payment:
@@ -76,7 +80,7 @@ class HTTPClient(openai.DefaultAsyncHttpxClient):
             if payment:
                 await payment.failed("not billed")
             self._refuse_redirect(response)
-            self._server.out_of_order(response)
+            self._server.out_of_order(f"HTTP {response.status_code}", retry_after(response.headers))
             return response
         kind = response.headers.get("content-type", "no content type")
         try:
@@ -122,6 +126,21 @@ async def _read_all(response: httpx2.Response) -> bytes:
         if len(body) > MAX_BODY:
             raise TooLong(f"over {MAX_BODY:,} bytes")
     return bytes(body)
+
+
+def retry_after(headers: httpx2.Headers) -> float:
+    """Seconds that the server asks to wait, as the openai client reads them; 0 where there are none."""
+    for header, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(header, "")) / unit
+        except ValueError:
+            continue
+        return seconds if math.isfinite(seconds) else 0.0
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (ValueError, OverflowError, TypeError):
+        return 0.0
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
 
 
 def is_local(base_url: str) -> bool:

@@ -1,26 +1,23 @@
 """The ledger: what every call has cost, and the cap that all processes on a project keep together.
 
-Before each attempt at a call the most that it can cost is reserved, in one transaction over all processes; when its
-reply is stored, what it did cost is written beside the reservation. Rows are only added, so rolling files back does
-not reset what was spent. A reservation that was never settled, because its process was killed, may have been billed:
-it counts with all of its amount.
+Before each attempt at a call the most that it can cost is reserved, in one transaction over all processes; when
+its reply is stored, what it did cost is written beside the reservation. Rows are only added, so rolling files back
+does not reset what was spent. A reservation that was never settled, because its process was killed, may have been
+billed: it counts with all of its amount.
 """
 
 import asyncio
 import os
 import platform
 import sqlite3
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
-from filelock import FileLock, Timeout
+import psutil
 
 from ltgc.clients.budget import Budget
-from ltgc.clients.database import FILE, Database
+from ltgc.clients.database import Change, Database
 from ltgc.pipeline.errors import LTGCError
 
 # "useless": answered and so billed, but nothing in the answer can be used (cut off, a refusal, too long, no JSON).
@@ -37,7 +34,7 @@ class Call(NamedTuple):
     address: str
     model: str
     usd: float | None  # the most that one attempt can cost; None: the model has no price
-    known: int  # the last reply to it in the pool that cannot be used (its drawing is gone); 0: none
+    known: int  # the last reply to it in the pool, which cannot be used (its drawing is gone); 0: none
 
 
 class Cost(NamedTuple):
@@ -50,25 +47,31 @@ class Cost(NamedTuple):
     images: int = 0
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a project has spent in one pool, with what is in flight at the most that it can cost."""
-
-    usd: float = 0.0
-    calls: int = 0
-
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.usd + other.usd, self.calls + other.calls)
+NOT_BILLED = Cost("not billed", 0.0)
 
 
 class Reservation(NamedTuple):
     """An attempt that is not settled."""
 
-    session: str
+    process: str
     project: str
-    address: str
-    key: str
+    question: tuple[str, str]  # key and address
     usd: float
+
+
+class Spent(NamedTuple):
+    """What an experiment has paid for in one stage to one model."""
+
+    experiment: str
+    stage: str
+    model: str
+    open: int  # 1: calls in flight, or whose process was killed; these count with what was reserved
+    calls: int
+    useless: int  # of the calls: answered and billed, but nothing in the answer could be used
+    prompt_tokens: int
+    completion_tokens: int
+    images: int
+    usd: float | None  # None: the model has no price
 
 
 class Wait(Exception):
@@ -78,153 +81,147 @@ class Wait(Exception):
 class Ledger:
     """The ledger of a pool, as one run of a stage writes it."""
 
-    def __init__(
-        self, database: Database, stage: str, project: str, experiment: str, budget: Budget, elsewhere: Spent
-    ) -> None:
-        """elsewhere: what the project has spent in the other pool. Raises LTGCError where a price is missing."""
+    def __init__(self, database: Database, stage: str, project: str, experiment: str, budget: Budget) -> None:
+        """Raises LTGCError where a cap in USD is set and a model that the project has used has no price."""
         self._database = database
         self._project, self._experiment, self._stage = project, experiment, stage
         self._budget = budget
-        # Held as long as this process lives, so that others can tell.
-        self._session = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        file = self._lock_file(self._session)
-        with database.errors():
-            file.parent.mkdir(exist_ok=True)
-            self._lock = FileLock(file)
-            self._lock.acquire()
-        self._spent, self._open, self._seen = elsewhere, dict[int, Reservation](), (0, 0)
-        self._ended: set[str] = set()  # sessions of others
+        self._process = f"{platform.node()} {os.getpid()} {psutil.Process().create_time()}"
+        self._ended: set[str] = set()  # processes of others
+        self.usd, self.calls = 0.0, 0  # of the project, without what is in flight
+        self._open: dict[int, Reservation] = {}
+        self._read_to = 0, 0  # the last reservation and the last settlement that are counted
         database.write_now(self._read_all)
-
-    def close(self) -> None:
-        self._lock.release()
-        self._lock_file(self._session).unlink(missing_ok=True)
-
-    @property
-    def spent(self) -> Spent:
-        """By the project, as of the last call."""
-        in_flight = [r.usd for r in self._open.values() if r.project == self._project]
-        return self._spent + Spent(sum(in_flight), len(in_flight))
 
     async def reserve(self, call: Call) -> int | None:
         """Reserve one attempt; its number. None if the reply to this question has just come from another process.
 
-        Waits while another process asks the same question, and while the cap leaves no room but calls in flight may
-        turn out cheaper. Raises LTGCError if the call could pass the cap and no call is in flight.
+        Waits while another process asks the same question, and while the cap leaves no room but calls in flight
+        may turn out cheaper. Raises LTGCError if the call could pass the cap and no call is in flight.
         """
         while True:
-            found = await self._database.write(lambda db: self._reserve(db, call))
+            made = self._database.hand_in(lambda db: self._reserve(db, call))
+            try:
+                found = await asyncio.wrap_future(made)
+            except asyncio.CancelledError:
+                made.add_done_callback(self._give_back)
+                raise
             if isinstance(found, LTGCError):
                 raise found
             if not isinstance(found, Wait):
                 return found
             await asyncio.sleep(LOOK)
 
-    async def settle(self, reservation: int | None, cost: Cost, then: Callable[[sqlite3.Connection], R]) -> R:
-        """Write what an attempt came to; None: it is settled. `then` runs in the same transaction; returns its result.
+    def _give_back(self, made: Future[int | Wait | LTGCError | None]) -> None:
+        """Settle a reservation for which nothing was sent, as the one who made it was cancelled."""
+        reservation = None if made.exception() else made.result()
+        if isinstance(reservation, int):
+            self._database.hand_in(lambda db: _settle(db, reservation, NOT_BILLED))
+
+    async def settle(self, reservation: int | None, cost: Cost, then: Change[R]) -> R:
+        """Write what an attempt came to, and in the same transaction what `then` writes; its result.
+
+        reservation: None if the attempt is settled.
         """
 
-        def write(db: sqlite3.Connection) -> R:
+        def change(db: sqlite3.Connection) -> R:
             if reservation is not None:
-                db.execute(
-                    "INSERT INTO settlements (reservation, outcome, usd, prompt_tokens, completion_tokens, images) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (reservation, *cost),
-                )
+                _settle(db, reservation, cost)
             return then(db)
 
-        return await self._database.write(write)
+        return await self._database.write(change)
 
-    def _reserve(self, db: sqlite3.Connection, call: Call) -> int | None | Wait | LTGCError:
+    def _reserve(self, db: sqlite3.Connection, call: Call) -> int | Wait | LTGCError | None:
         self._read_new(db)
+        question = call.key, call.address
         stored = "SELECT 1 FROM replies WHERE key = ? AND address = ? AND id > ?"
-        if db.execute(stored, (call.key, call.address, call.known)).fetchone():
+        if db.execute(stored, (*question, call.known)).fetchone():
             return None
-        lives = {session: self._lives(session) for session in {r.session for r in self._open.values()}}
-        for r in self._open.values():
-            if r.session != self._session and lives[r.session] and (r.key, r.address) == (call.key, call.address):
-                return Wait()
-        if passed := self._budget.passed(self.spent.usd, self.spent.calls, call.model, call.usd):
-            return Wait() if any(lives.values()) else passed
-        row = (self._session, self._project, self._experiment, self._stage, call.model, call.address, call.key)
+        others = {r.process for r in self._open.values() if r.question == question} - {self._process}
+        if any(map(self._runs, others)):
+            return Wait()
+        ours = [r for r in self._open.values() if r.project == self._project]
+        usd, calls = self.usd + sum(r.usd for r in ours), self.calls + len(ours)
+        if passed := self._budget.passed(usd, calls, call.model, call.usd):
+            return Wait() if any(map(self._runs, {r.process for r in ours})) else passed
         added = db.execute(
-            "INSERT INTO reservations (session, project, experiment, stage, model, address, key, at, usd) "
+            "INSERT INTO reservations (process, project, experiment, stage, model, address, key, at, usd) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, datetime.now(UTC).isoformat(timespec="seconds"), call.usd),
-        )
+            (self._process, self._project, self._experiment, self._stage, call.model, call.address, call.key,
+             datetime.now(UTC).isoformat(timespec="seconds"), call.usd),
+        )  # fmt: skip
+        assert added.lastrowid is not None
         return added.lastrowid
 
     def _read_all(self, db: sqlite3.Connection) -> None:
-        """What was spent before this run. Later looks read only what was added."""
-        self._spent += settled(db, self._project, self._budget)
-        query = """SELECT r.id, r.session, r.project, r.address, r.key, r.usd FROM reservations r
+        """What was spent, and what is in flight, or was when its process was killed."""
+        for line in spent(db, self._project, self._budget):
+            if line.usd is None and self._budget.caps.max_usd is not None:
+                raise LTGCError(
+                    f"prices: no price for {line.model}, which this project has used; budget.max_usd needs it"
+                )
+            if not line.open:
+                self.usd, self.calls = self.usd + (line.usd or 0.0), self.calls + line.calls
+        query = """SELECT r.id, r.process, r.project, r.key, r.address, r.usd FROM reservations r
                    LEFT JOIN settlements s ON s.reservation = r.id WHERE s.reservation IS NULL"""
-        self._open = {id: Reservation(*row, usd or 0.0) for id, *row, usd in db.execute(query)}
+        for id, process, project, key, address, usd in db.execute(query):
+            self._open[id] = Reservation(process, project, (key, address), usd or 0.0)
         query = "SELECT (SELECT MAX(id) FROM reservations), (SELECT MAX(id) FROM settlements)"
         reservations, settlements = db.execute(query).fetchone()
-        self._seen = reservations or 0, settlements or 0
+        self._read_to = reservations or 0, settlements or 0
 
     def _read_new(self, db: sqlite3.Connection) -> None:
-        reservations, settlements = self._seen
-        query = "SELECT id, session, project, address, key, usd FROM reservations WHERE id > ? ORDER BY id"
-        for id, *row, usd in db.execute(query, (reservations,)):
-            self._open[id] = Reservation(*row, usd or 0.0)
+        reservations, settlements = self._read_to
+        query = "SELECT id, process, project, key, address, usd FROM reservations WHERE id > ? ORDER BY id"
+        for id, process, project, key, address, usd in db.execute(query, (reservations,)):
+            self._open[id] = Reservation(process, project, (key, address), usd or 0.0)
             reservations = id
         query = "SELECT id, reservation, outcome, usd FROM settlements WHERE id > ? ORDER BY id"
         for id, reservation, outcome, usd in db.execute(query, (settlements,)):
-            settled = self._open.pop(reservation)
-            if settled.project == self._project and outcome != "not billed":
-                self._spent += Spent(usd or 0.0, 1)
+            if self._open.pop(reservation).project == self._project and outcome != "not billed":
+                self.usd, self.calls = self.usd + (usd or 0.0), self.calls + 1
             settlements = id
-        self._seen = reservations, settlements
+        self._read_to = reservations, settlements
 
-    def _lives(self, session: str) -> bool:
-        """Whether the process of a session still runs: it holds a lock until it ends, however it ends."""
-        if session == self._session:
-            return True
-        file = self._lock_file(session)
-        if session in self._ended or not file.exists():
-            return False
-        try:
-            FileLock(file).acquire(timeout=0).lock.release()
-        except Timeout:
-            return True
-        self._ended.add(session)
-        file.unlink(missing_ok=True)
-        return False
-
-    def _lock_file(self, session: str) -> Path:
-        return self._database.folder / "sessions" / f"{session}.lock"
+    def _runs(self, process: str) -> bool:
+        """Whether a process of this machine still runs. One of another machine is not waited for."""
+        if process != self._process and process not in self._ended and not _runs(process):
+            self._ended.add(process)
+        return process not in self._ended
 
 
-def in_flight(db: sqlite3.Connection, project: str) -> Spent:
-    """What is not settled, at the most that it can cost."""
-    query = """SELECT TOTAL(r.usd), COUNT(*) FROM reservations r LEFT JOIN settlements s ON s.reservation = r.id
-               WHERE r.project = ? AND s.reservation IS NULL"""
-    return Spent(*db.execute(query, (project,)).fetchone())
+def _settle(db: sqlite3.Connection, reservation: int, cost: Cost) -> None:
+    db.execute(
+        "INSERT INTO settlements (reservation, outcome, usd, prompt_tokens, completion_tokens, images) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (reservation, *cost),
+    )
 
 
-def settled(db: sqlite3.Connection, project: str, budget: Budget) -> Spent:
+def spent(db: sqlite3.Connection, project: str, budget: Budget) -> list[Spent]:
     """What a project has paid for. Calls made before their model had a price count at today's."""
-    query = """SELECT r.model, SUM(s.usd), SUM(s.usd IS NULL), COUNT(*), SUM(s.prompt_tokens * (s.usd IS NULL)),
-                      SUM(s.completion_tokens * (s.usd IS NULL)), SUM(s.images * (s.usd IS NULL))
-               FROM settlements s JOIN reservations r ON r.id = s.reservation
-               WHERE r.project = ? AND s.outcome != 'not billed' GROUP BY r.model"""
-    total = Spent()
-    for model, usd, unpriced, calls, *amounts in db.execute(query, (project,)):
-        later = budget.cost(model, *amounts) if unpriced else 0.0
-        if later is None and budget.caps.max_usd is not None:
-            raise LTGCError(f"prices: no price for {model}, which this project has used; budget.max_usd needs it")
-        total += Spent((usd or 0.0) + (later or 0.0), calls)
-    return total
+    query = """
+        SELECT experiment, stage, model, open, COUNT(*), TOTAL(outcome = 'useless'), TOTAL(prompt_tokens),
+               TOTAL(completion_tokens), TOTAL(images), TOTAL(usd), SUM(usd IS NULL),
+               TOTAL(prompt_tokens * (usd IS NULL)), TOTAL(completion_tokens * (usd IS NULL)),
+               TOTAL(images * (usd IS NULL))
+        FROM (SELECT r.experiment, r.stage, r.model, s.id IS NULL AS open, s.outcome, s.prompt_tokens,
+                     s.completion_tokens, s.images, CASE WHEN s.id IS NULL THEN r.usd ELSE s.usd END AS usd
+              FROM reservations r LEFT JOIN settlements s ON s.reservation = r.id
+              WHERE r.project = ? AND s.outcome IS NOT 'not billed')
+        GROUP BY experiment, stage, model, open ORDER BY experiment, stage, model, open"""
+    found = []
+    for *line, usd, unpriced, prompt_tokens, completion_tokens, images in db.execute(query, (project,)):
+        today = budget.cost(line[2], prompt_tokens, completion_tokens, images) if unpriced else 0.0
+        found.append(Spent(*line, None if today is None else usd + today))
+    return found
 
 
-def spent(folder: Path, project: str, budget: Budget) -> Spent:
-    """What a project has spent in the pool in `folder`, with what is or was in flight; nothing without a pool."""
-    if not (folder / FILE).exists():
-        return Spent()
-    database = Database(folder, str(folder))
+def _runs(process: str) -> bool:
+    node, pid, started = process.rsplit(" ", 2)
     try:
-        return database.write_now(lambda db: settled(db, project, budget) + in_flight(db, project))
-    finally:
-        database.close()
+        found = psutil.Process(int(pid))
+        same = node == platform.node() and found.create_time() == float(started)
+        return same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

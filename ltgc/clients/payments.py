@@ -31,7 +31,7 @@ class Payment:
                 raise AnsweredElsewhere("another process has the reply")
 
     async def failed(self, outcome: Outcome) -> None:
-        """Settle an attempt without a reply. What may have been billed counts with the most that it can have cost."""
+        """Settle an attempt that brought no reply. What may have been billed counts with all that was reserved."""
         if self._reservation is not None:
             reservation, self._reservation = self._reservation, None
             usd = 0.0 if outcome == "not billed" else self.call.usd
@@ -47,7 +47,7 @@ class Payment:
 
     @asynccontextmanager
     async def under_way(self) -> AsyncIterator[None]:
-        """Ask inside. An attempt that is cancelled may have been billed."""
+        """Ask inside. An attempt that is cancelled there may have been billed."""
         token = paying.set(self)
         try:
             yield

@@ -1,7 +1,7 @@
 """One pool of replies for each user: what any experiment, clone or branch of theirs has paid for is found in it.
 
-A pool is an SQLite file of replies, and a folder of drawings, each named by the SHA-256 of its bytes. It lies outside
-what DVC checks out. docs/durability.md says what it costs and what it survives.
+A pool is an SQLite file of replies, and a folder of drawings, each named by the SHA-256 of its bytes. It lies
+outside what DVC checks out. docs/sharing.md says what it costs and what it survives.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import platformdirs
 
 from ltgc.clients.database import Database
 from ltgc.clients.project import top
-from ltgc.pipeline import files
+from ltgc.pipeline import code_digest, files
 from ltgc.pipeline.errors import LTGCError
 
 CACHE = "LTGC_CACHE"  # environment variable: the folder of the user's pool
@@ -64,7 +64,7 @@ class Pool:
         self.database.close()
 
     def find(self, key: str, address: str) -> list[Stored]:
-        """The replies to a question: those that the server at `address` gave, then those that do not say from where.
+        """The replies to a question: those of the server at `address`, then those that do not say from where.
 
         The oldest comes first.
         """
@@ -80,8 +80,8 @@ class Pool:
     def _checked(self, id: int, sha256: str, text: str) -> Stored:
         if hashlib.sha256(text.encode()).hexdigest() != sha256:
             raise LTGCError(
-                f"{self.folder}: reply {id} is not what was stored; the disk or the file is damaged: move the folder "
-                "away, and what store/ holds is taken in again"
+                f"{self.folder}: reply {id} is not what was stored; the disk or the file is damaged: move the "
+                "folder away, and what store/ holds is taken in again"
             )
         return Stored(id, text)
 
@@ -115,8 +115,12 @@ class Pool:
         """Keep a drawing, synced, under the SHA-256 of its bytes, which is returned."""
         sha256 = hashlib.sha256(data).hexdigest()
         with self.database.errors():
-            if not self.has_image(sha256):
-                files.write_bytes(self._image(sha256), data)
+            path = self._image(sha256)
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.sync_folder(self._images)
+            if not path.exists():
+                files.write_bytes(path, data)
         return sha256
 
     def _image(self, sha256: str) -> Path:
@@ -143,8 +147,7 @@ def note_store(db: sqlite3.Connection, md5: str) -> None:
 
 def embedded_digest() -> str:
     """What the embedded endpoint's replies depend on beside the question: its code and its files."""
-    from ltgc.pipeline.code_digest import folder_digest
-
     spec = find_spec("embedded")
-    assert spec and spec.submodule_search_locations
-    return folder_digest(Path(spec.submodule_search_locations[0]))
+    if spec is None or not spec.submodule_search_locations:
+        return ""  # the one who starts it says so
+    return code_digest.of_folder(Path(spec.submodule_search_locations[0]))

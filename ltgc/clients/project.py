@@ -11,8 +11,8 @@ from ltgc.pipeline.settings.servers import BudgetSettings
 def name(caps: BudgetSettings) -> str:
     """What the ledger counts as one project: all clones, temporary copies and branches of one repository.
 
-    That is budget.project, or the first commit of the repository, which all of them share. Raises LTGCError where a
-    cap is set and the clone is shallow, so that its first commit is not known.
+    That is budget.project, or the first commit of the repository, which all of them share. Raises LTGCError where
+    a cap is set and the clone is shallow, so that its first commit is not known.
     """
     if caps.project:
         return caps.project

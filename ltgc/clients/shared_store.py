@@ -18,10 +18,8 @@ import yaml
 from ltgc.data import shards
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, REJECTED
-from ltgc.pipeline.artifacts.replies import STORE
+from ltgc.pipeline.artifacts.replies import LOCK, STORE
 from ltgc.pipeline.errors import LTGCError
-
-LOCK = Path("dvc.lock")
 
 
 def stored(folder: Path = STORE) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -32,8 +30,7 @@ def stored(folder: Path = STORE) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(class, key, reply) of each line of a store, in the order of files and lines. Where a key comes twice, as in two
-    files that were joined, the first line counts.
+    """(class, key, reply) of each line of a store, in the order of files and lines.
 
     Raises LTGCError for a line that is no reply, other than a last one that a crash tore.
     """
@@ -83,10 +80,7 @@ def _images(tar: Path) -> Iterator[bytes]:
 
 
 def named_by_dvc(folder: Path) -> tuple[str | None, set[str]]:
-    """The MD5 that dvc.lock has of the store, and the models that were asked; (None, {}) where it names none.
-
-    The one place in the library that knows of dvc.lock: what it names was paid for, by somebody.
-    """
+    """The MD5 that dvc.lock has of the store, and the models that were asked; (None, {}) where it names none."""
     if not LOCK.is_file():
         return None, set()
     stage = yaml.safe_load(LOCK.read_text(encoding="utf-8")).get("stages", {}).get(folder.name, {})

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ltgc.clients import ledger, pool, project, shared_store
+from ltgc.clients import pool, project, shared_store
 from ltgc.clients.budget import Budget
-from ltgc.clients.ledger import Call, Cost, Ledger, Spent
+from ltgc.clients.ledger import Call, Cost, Ledger
 from ltgc.clients.payments import Payment
 from ltgc.clients.pool import Pool
 from ltgc.clients.tally import Tally
@@ -41,28 +41,34 @@ class Account(NamedTuple):
 class Store:
     """The replies that one run of a stage uses. A context manager."""
 
-    def __init__(self, folder: Path, sections: Sequence[ServerSettings], budget: Budget | None = None) -> None:
-        """folder: the shared store, store/<stage>; sections: of params.yaml, whose models the stage asks."""
+    def __init__(
+        self, folder: Path, sections: Sequence[ServerSettings], budget: Budget | None = None, share: bool = True
+    ) -> None:
+        """folder: the shared store, store/<stage>; sections: of params.yaml, whose models the stage asks.
+
+        share: False leaves the shared store as it is.
+        """
         self.folder = folder
         self.budget = budget or Budget()
         self.tally = Tally()
-        self._embedded = {section.billed_as for section in sections if section.embedded}
         self._sections = sections
-        self._accounts: dict[bool, Account] = {}  # by whether the pool is the project's, or the user's
+        self._shares = share
+        self._embedded_models = {section.billed_as for section in sections if section.embedded}
+        self._accounts: dict[bool, Account] = {}  # by whether the pool is that of the embedded endpoint's replies
         self._bought_before: set[str] | None = None  # models whose replies were paid for, and are not all here
-        # On disk, as there may be many: the replies that are used, and those that the shared store named at the start.
+        # On disk, as they may be many: the replies that are used, and those that the shared store had at the start.
         self._notes = sqlite3.connect("", isolation_level=None)
-        self._notes.execute("CREATE TABLE used (slug, key, own, id, PRIMARY KEY (slug, key)) WITHOUT ROWID")
-        self._notes.execute("CREATE TABLE named (rank INTEGER PRIMARY KEY, own, id, UNIQUE (own, id))")
+        self._notes.execute("CREATE TABLE used (slug, key, embedded, id, PRIMARY KEY (slug, key)) WITHOUT ROWID")
+        self._notes.execute("CREATE TABLE named (rank INTEGER PRIMARY KEY, embedded, id, UNIQUE (embedded, id))")
 
     def __enter__(self) -> Self:
+        """Raises LTGCError where a pool cannot be written to or is full: before anything is paid for."""
         try:
-            for section in self._sections:  # before anything is paid for
-                self._account(section.embedded)
-            if self.folder.is_dir():
-                self._take_in()
+            for section in self._sections:
+                self._account(section.embedded).pool.check_room()
+            self._take_in()
         except BaseException:
-            self._close()
+            self.close()
             raise
         return self
 
@@ -70,21 +76,27 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and self._shares:
                 self._share()
         finally:
-            self._close()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the shared store as it is."""
+        for account in self._accounts.values():
+            account.pool.close()
+        self._notes.close()
 
     def get(self, address: str, slug: str, key: str) -> dict[str, Any] | None:
         """The reply of the server at `address`, if it is in the pool; it will be shared with the class `slug`."""
-        own = address == EMBEDDED
-        replies = self._account(own).pool
+        embedded = address == EMBEDDED
+        replies = self._account(embedded).pool
         found = {stored.id: stored.reply for stored in replies.find(key, address)}
         usable = [id for id, reply in found.items() if "image" not in reply or replies.has_image(reply["image"])]
         if not usable:
             return None
-        id = self._first_named(own, usable) if len(usable) > 1 else usable[0]
-        self._note_used(slug, key, own, id)
+        id = self._first_named(embedded, usable) if len(usable) > 1 else usable[0]
+        self._note_used(slug, key, embedded, id)
         self.tally.cached += 1
         return found[id]
 
@@ -105,67 +117,68 @@ class Store:
 
     async def keep(
         self, payment: Payment, slug: str, reply: dict[str, Any], cost: Cost, image: bytes | None = None
-    ) -> None:
-        """Store what was paid for, first the bytes of a drawing and then the reply that names them, and share it."""
-        own = payment.call.address == EMBEDDED
+    ) -> dict[str, Any]:
+        """Store what was paid for, first the bytes of a drawing and then the reply that names them; the reply."""
+        embedded = payment.call.address == EMBEDDED
         if image is not None:
-            reply = reply | {"image": await asyncio.to_thread(self._account(own).pool.put_image, image)}
+            reply = reply | {"image": await asyncio.to_thread(self._account(embedded).pool.put_image, image)}
         id = await payment.keep(reply, cost)
-        self._note_used(slug, payment.call.key, own, id)
+        self._note_used(slug, payment.call.key, embedded, id)
         self.tally.spend(cost)
+        return reply
 
     def image(self, sha256: str) -> bytes:
         """The bytes of a drawing as they came. Raises LTGCError where they are damaged."""
         pools = [account.pool for account in self._accounts.values()]
         return next(each for each in pools if each.has_image(sha256)).read_image(sha256)
 
-    def _account(self, own: bool) -> Account:
-        """The pool of the embedded endpoint's replies (own) or of all others, opened when it is first needed."""
-        if own not in self._accounts:
-            name = project.name(self.budget.caps)
-            replies = Pool(pool.project_folder()) if own else Pool(pool.user_folder())
-            elsewhere = pool.user_folder() if own else pool.project_folder()
-            spent = ledger.spent(elsewhere, name, self.budget) if self.budget.capped else Spent()
-            stage, experiment = self.folder.name, project.experiment()
-            self._accounts[own] = Account(
-                replies, Ledger(replies.database, stage, name, experiment, self.budget, spent)
-            )
-        return self._accounts[own]
+    def _account(self, embedded: bool) -> Account:
+        """The pool of the embedded endpoint's replies or that of all others, opened when it is first needed."""
+        if embedded not in self._accounts:
+            replies = Pool(pool.project_folder() if embedded else pool.user_folder())
+            budget = Budget(prices=self.budget.prices) if embedded else self.budget  # no cap on what costs nothing
+            name, experiment = project.name(budget.caps), project.experiment()
+            ledger = Ledger(replies.database, self.folder.name, name, experiment, budget)
+            self._accounts[embedded] = Account(replies, ledger)
+        return self._accounts[embedded]
 
     def _take_in(self) -> None:
         """Take the shared store into the pool, with its drawings, and note which replies it names."""
+        if not self.folder.is_dir():
+            return
         whole = True
         for slug, lines in groupby(shared_store.read(self.folder), lambda line: line[0]):
-            replies = {True: dict[str, Any](), False: dict[str, Any]()}
+            of_class: dict[bool, dict[str, Any]] = {True: {}, False: {}}
             for _, key, reply in lines:  # the first of two with one key counts
-                replies[reply.get("model") in self._embedded].setdefault(key, reply)
-            for own, of_pool in replies.items():
-                whole &= not of_pool or self._take_in_class(own, slug, of_pool)
+                of_class[reply.get("model") in self._embedded_models].setdefault(key, reply)
+            for embedded, replies in of_class.items():
+                whole &= not replies or self._take_in_class(embedded, slug, replies)
         named, _ = shared_store.named_by_dvc(self.folder)
         if whole and named and named == shared_store.md5(self.folder):
             self._note_store(named)
 
-    def _take_in_class(self, own: bool, slug: str, replies: dict[str, dict[str, Any]]) -> bool:
+    def _take_in_class(self, embedded: bool, slug: str, replies: dict[str, dict[str, Any]]) -> bool:
         """Whether all drawings of the class could be found."""
-        into = self._account(own).pool
+        into = self._account(embedded).pool
         images = {reply["image"] for reply in replies.values() if "image" in reply}
         lacking = {image for image in images if not into.has_image(image)}
         shared_store.find_images(self.folder, slug, lacking, into.put_image)
         ids = into.database.write_now(
             lambda db: [pool.insert(db, key, pool.UNKNOWN, reply) for key, reply in replies.items()]
         )
-        self._notes.executemany("INSERT OR IGNORE INTO named (own, id) VALUES (?, ?)", [(own, id) for id in ids])
+        query = "INSERT OR IGNORE INTO named (embedded, id) VALUES (?, ?)"
+        self._notes.executemany(query, [(embedded, id) for id in ids])
         return not lacking
 
-    def _first_named(self, own: bool, ids: list[int]) -> int:
+    def _first_named(self, embedded: bool, ids: list[int]) -> int:
         """Of several replies to one question the one that the shared store named; else the oldest."""
         marks = ",".join("?" * len(ids))
-        query = f"SELECT id FROM named WHERE own = ? AND id IN ({marks}) ORDER BY rank LIMIT 1"
-        row = self._notes.execute(query, (own, *ids)).fetchone()
+        query = f"SELECT id FROM named WHERE embedded = ? AND id IN ({marks}) ORDER BY rank LIMIT 1"
+        row = self._notes.execute(query, (embedded, *ids)).fetchone()
         return int(row[0]) if row else ids[0]
 
-    def _note_used(self, slug: str, key: str, own: bool, id: int) -> None:
-        self._notes.execute("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?)", (slug, key, own, id))
+    def _note_used(self, slug: str, key: str, embedded: bool, id: int) -> None:
+        self._notes.execute("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?)", (slug, key, embedded, id))
 
     def _share(self) -> None:
         """Write the shared store: what was used, no more."""
@@ -173,8 +186,8 @@ class Store:
         self._note_store(shared_store.md5(self.folder))
 
     def _used(self) -> Iterator[tuple[str, str, str]]:
-        for slug, key, own, id in self._notes.execute("SELECT slug, key, own, id FROM used ORDER BY slug, key"):
-            yield slug, key, self._accounts[bool(own)].pool.by_id(id).text
+        for slug, key, embedded, id in self._notes.execute("SELECT * FROM used ORDER BY slug, key"):
+            yield slug, key, self._accounts[bool(embedded)].pool.by_id(id).text
 
     def _note_store(self, md5: str) -> None:
         for account in self._accounts.values():
@@ -187,13 +200,7 @@ class Store:
             self._bought_before = models if md5 and not replies.knows_store(md5) else set()
         if model in self._bought_before:
             raise LTGCError(
-                f"{self.folder}: dvc.lock says that replies of {model} were paid for, and not all of them are here; "
+                f"{self.folder}: dvc.lock says that replies of {model} were paid for, and not all are here; "
                 "get them with `dvc checkout` or `dvc pull` (with generated/, where drawings are), or delete "
                 "dvc.lock to pay for them again"
             )
-
-    def _close(self) -> None:
-        for account in self._accounts.values():
-            account.ledger.close()
-            account.pool.close()
-        self._notes.close()

@@ -33,6 +33,7 @@ from packaging.specifiers import SpecifierSet
 from rich.table import Table
 
 from ltgc.clients import diffusers_painter
+from ltgc.clients.answers import any_json
 from ltgc.clients.budget import Budget
 from ltgc.clients.limits import Limits
 from ltgc.clients.server import NO_KEY, Server, running
@@ -301,7 +302,7 @@ def _draws_here(section: ServerSettings) -> bool:
 
 async def _models(server: Server) -> set[str] | None:
     """The models that the server lists; None if it has no such list."""
-    async with server.client() as client:
+    async with server.client(any_json) as client:
         try:
             return {model.id async for model in client.models.list()}
         except openai.APIStatusError as error:

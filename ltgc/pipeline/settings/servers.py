@@ -26,6 +26,20 @@ class ServerSettings(Section):
     max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = Field(default={})
 
+    @property
+    def address(self) -> str:
+        """Where replies come from, as the pool tells one server's from another's."""
+        return self.base_url.rstrip("/")
+
+    @property
+    def embedded(self) -> bool:
+        return self.address == EMBEDDED
+
+    @property
+    def billed_as(self) -> str:
+        """The model's name in stores and among the prices."""
+        return self.model
+
 
 class ChatSettings(ServerSettings):
     """An LLM or a vision model."""
@@ -86,8 +100,11 @@ class T2ISettings(ServerSettings):
     diffusers: DiffusersSettings = DiffusersSettings()
 
     @property
+    def address(self) -> str:
+        return LOCAL if self.backend == "diffusers" else super().address
+
+    @property
     def billed_as(self) -> str:
-        """The model's name in stores and among the prices."""
         return LOCAL + self.model if self.backend == "diffusers" else self.model
 
 
