@@ -213,7 +213,7 @@ def spent(db: sqlite3.Connection, project: str, budget: Budget) -> list[Spent]:
     found = []
     for *line, usd, unpriced, prompt_tokens, completion_tokens, images in db.execute(query, (project,)):
         today = budget.cost(line[2], prompt_tokens, completion_tokens, images) if unpriced else 0.0
-        found.append(Spent(*line, None if today is None else usd + today))
+        found.append(Spent._make([*line, None if today is None else usd + today]))
     return found
 
 

@@ -56,7 +56,7 @@ class Store:
         self._embedded_models = {section.billed_as for section in sections if section.embedded}
         self._accounts: dict[bool, Account] = {}  # by whether the pool is that of the embedded endpoint's replies
         self._bought_before: set[str] | None = None  # models whose replies were paid for, and are not all here
-        # On disk, as they may be many: the replies that are used, and those that the shared store had at the start.
+        # On disk, as they may be many: replies that are used, and those that the shared store had at the start.
         self._notes = sqlite3.connect("", isolation_level=None)
         self._notes.execute("CREATE TABLE used (slug, key, embedded, id, PRIMARY KEY (slug, key)) WITHOUT ROWID")
         self._notes.execute("CREATE TABLE named (rank INTEGER PRIMARY KEY, embedded, id, UNIQUE (embedded, id))")

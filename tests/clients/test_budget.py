@@ -45,7 +45,7 @@ def ask(script: Script, folder: Path, limit: Budget, *questions: str, **changes)
     section = chat_section(script, max_tokens=9, **changes)
 
     async def all_of_them() -> Store:
-        with server.running(llm=section) as (llm,), Store(folder, limit) as store:
+        with server.running(llm=section) as (llm,), Store(folder, [section], limit) as store:
             async with Chat(llm, store) as chat:
                 await asyncio.gather(*(chat.ask(SLUG, [HumanMessage(question)]) for question in questions))
                 return store
@@ -122,7 +122,8 @@ def test_drawings_count_as_calls_and_cost_their_price(script, tmp_path):
     limit = capped(max_usd=10)
 
     async def draw() -> None:
-        with server.running(t2i=t2i_section(script, concurrency=4)) as (t2i,), Store(tmp_path, limit) as store:
+        section = t2i_section(script, concurrency=4)
+        with server.running(t2i=section) as (t2i,), Store(tmp_path, [section], limit) as store:
             async with OpenAIPainter(t2i, store) as painter:
                 await asyncio.gather(*(painter.draw(SLUG, "a rose", seed) for seed in range(4)))
 

@@ -53,7 +53,7 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
-        with server.running(llm=section) as (llm,), Store(folder) as store:
+        with server.running(llm=section) as (llm,), Store(folder, [section]) as store:
             async with Chat(llm, store) as chat:
                 return await asyncio.gather(*(chat.ask(SLUG, [HumanMessage(question)]) for question in questions))
 
@@ -62,7 +62,7 @@ def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
 
 def draw(section: T2ISettings, folder: Path, *prompts: tuple[str, int]) -> list[Drawing]:
     async def all_of_them() -> list[Drawing]:
-        with server.running(t2i=section) as (t2i,), Store(folder) as store:
+        with server.running(t2i=section) as (t2i,), Store(folder, [section]) as store:
             async with OpenAIPainter(t2i, store) as painter:
                 return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in prompts))
 
@@ -106,7 +106,8 @@ def test_the_key_is_what_determines_a_reply_and_nothing_else(script, tmp_path):
 
 def test_images_are_known_by_their_pixels(script, tmp_path):
     async def show(*pictures: bytes) -> int:
-        with server.running(llm=chat_section(script)) as (llm,), Store(tmp_path) as store:
+        section = chat_section(script)
+        with server.running(llm=section) as (llm,), Store(tmp_path, [section]) as store:
             async with Chat(llm, store) as chat:
                 for data in pictures:
                     url = "data:image/png;base64," + base64.b64encode(data).decode()
@@ -219,7 +220,8 @@ def test_a_request_that_takes_too_long_is_a_timeout(script, tmp_path):
     script.chat = lambda request: release.wait(10) or "late"
 
     async def impatient() -> Reply:
-        with server.running(llm=chat_section(script, timeout=0.2)) as (llm,), Store(tmp_path) as store:
+        section = chat_section(script, timeout=0.2)
+        with server.running(llm=section) as (llm,), Store(tmp_path, [section]) as store:
             async with Chat(llm, store) as chat:
                 return await chat.ask(SLUG, [HumanMessage("a")])
 
@@ -291,7 +293,7 @@ def test_the_key_is_in_no_file_and_in_no_message(script, tmp_path, capfd):
     with server.running(llm=chat_section(script)) as (llm,):
 
         async def both():
-            with Store(tmp_path) as store:
+            with Store(tmp_path, [llm.section]) as store:
                 async with Chat(llm, store) as chat:
                     for question in "ab":
                         await chat.ask(SLUG, [HumanMessage(question)])

@@ -45,7 +45,7 @@ def draw(
     settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
 ) -> list[Drawing]:
     async def all_of_them() -> list[Drawing]:
-        with Store(folder, budget) as store:
+        with Store(folder, [settings], budget) as store:
             async with DiffusersPainter(settings, store) as painter:
                 return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in items))
 
