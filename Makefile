@@ -18,7 +18,7 @@ check: .venv/installed
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) lint-imports --no-cache
-	$(RUN) mypy ltgc graphs stages embedded benchmarks
+	$(RUN) mypy ltgc graphs stages embedded benchmarks tools
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -39,7 +39,7 @@ from ltgc.clients.store import Store
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED
-from ltgc.pipeline.settings.servers import ChatSettings
+from ltgc.pipeline.settings.servers import ChatSettings, completed
 
 CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
 ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
@@ -116,7 +116,7 @@ def running_server(latency: float) -> Iterator[str]:
 
 
 def section(base_url: str, concurrency: int) -> ChatSettings:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())["llm"]
+    values = completed(yaml.safe_load((ROOT / "params.yaml").read_text()))["llm"]
     return ChatSettings.model_validate(values | {"base_url": base_url, "concurrency": concurrency})
 
 

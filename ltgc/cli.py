@@ -1,4 +1,4 @@
-"""The command `ltgc` (also `python -m ltgc`): everything a person runs that is no stage of the pipeline.
+"""The command `ltgc` (also `python -m ltgc`): everything that a person runs besides the stages of the pipeline.
 
     ltgc doctor
     ltgc estimate
@@ -7,8 +7,9 @@
 Each command imports what it needs when it runs, so that `ltgc --help` answers at once.
 """
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,19 +17,24 @@ from ltgc.pipeline import stage
 
 app = typer.Typer(
     help="Long-tail recognition with generated content. The pipeline itself runs with `dvc repro`.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-shards_app = typer.Typer(help="Generated images in shards (generated/*/<class>.tar).", no_args_is_help=True)
+shards_app = typer.Typer(help="List, extract or preview generated images.")
 app.add_typer(shards_app, name="shards")
+
+# Typer does not export it: it is click's, or that of its own copy of click.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 Shards = Annotated[list[Path], typer.Argument(help="Tar files, for example generated/accepted/*.tar.")]
 
 
 @app.command()
 def doctor() -> None:
-    """Check whether this machine is fit for params.yaml. Costs nothing; exit code 1 if a check fails."""
+    """Check that this machine is ready for params.yaml.
+
+    This costs nothing. The exit code is 1 if a check fails.
+    """
     from ltgc.commands import doctor
 
     doctor.main()
@@ -36,7 +42,10 @@ def doctor() -> None:
 
 @app.command()
 def estimate() -> None:
-    """Estimate calls, images, tokens and money of each stage. Needs `dvc repro prepare`; asks nobody."""
+    """Estimate the calls, images, tokens and cost of each stage.
+
+    No model is asked. Run `dvc repro prepare` first.
+    """
     from ltgc.commands import estimate
 
     estimate.main()
@@ -52,7 +61,10 @@ def spent() -> None:
 
 @app.command()
 def compare() -> None:
-    """Print the comparison of methods again, and the paper's figures if compare.published names them."""
+    """Print the comparison of the methods.
+
+    If compare.published names a data set, the paper's figures follow.
+    """
     from ltgc.evaluation import tables
 
     tables.print_tables()
@@ -60,7 +72,10 @@ def compare() -> None:
 
 @app.command()
 def ablations() -> None:
-    """Print the table of the ablations again (make it with `dvc repro ablations/dvc.yaml`)."""
+    """Print the table of the ablations.
+
+    `dvc repro ablations/dvc.yaml` makes it.
+    """
     from ltgc.evaluation import ablations
 
     ablations.print_table()
@@ -72,7 +87,7 @@ def export(
     seed: Annotated[int, typer.Argument(help="The seed of the run.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for the model.")],
 ) -> None:
-    """Write a trained model to a folder of its own that open_clip loads."""
+    """Write a trained model to a folder that open_clip can load."""
     from ltgc.commands import export
 
     export.main(method, seed, folder)
@@ -81,7 +96,7 @@ def export(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `ltgc export` wrote.")],
-    images: Annotated[Path, typer.Argument(help="A folder of images; folders below it are read, too.")],
+    images: Annotated[Path, typer.Argument(help="A folder of images, read with its subfolders.")],
     out: Annotated[Path, typer.Argument(help="The CSV file to write.")],
 ) -> None:
     """Classify a folder of images with an exported model."""
@@ -92,7 +107,7 @@ def predict(
 
 @shards_app.command("list")
 def list_shards(shards: Shards) -> None:
-    """Print verdict, score and prompt of each image."""
+    """Print the verdict, score and prompt of each image."""
     from ltgc.commands import shards as command
 
     command.show(shards)
@@ -100,9 +115,9 @@ def list_shards(shards: Shards) -> None:
 
 @shards_app.command("extract")
 def extract_shards(
-    shards: Shards, folder: Annotated[Path, typer.Option("--to", help="Where the folders of the shards go.")]
+    shards: Shards, folder: Annotated[Path, typer.Option("--to", help="The folder to write to.")]
 ) -> None:
-    """Write the images and their JSON files, one folder a shard."""
+    """Write the images and their JSON files, one folder for each shard."""
     from ltgc.commands import shards as command
 
     command.extract(shards, folder)
@@ -112,14 +127,20 @@ def extract_shards(
 def preview_shards(
     shards: Shards, sheet: Annotated[Path, typer.Option("--to", help="The PNG file to write.")]
 ) -> None:
-    """Draw a contact sheet, the score under each image."""
+    """Draw a contact sheet with the score below each image."""
     from ltgc.commands import shards as command
 
     command.preview(shards, sheet)
 
 
 def main() -> None:
-    stage.run(lambda *_: app())
+    with stage.one_line_errors():
+        try:
+            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        except UsageError as error:
+            usage: Any = error
+            command, said = usage.ctx.command_path, usage.format_message().rstrip(".")
+            stage.fail(f"{command}: {said}; see `{command} --help`", 2)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ KEPT = 300  # characters of a reply in predictions/lmm.jsonl; the store has all 
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images", "vision", "ask")
+    settings = params.load("data.source", "data.root", "data.images", "servers", "vision", "ask")
     classes = files.read_csv(CLASSES, ClassRecord)
     test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)

@@ -23,7 +23,9 @@ from ltgc.pipeline.params import Params
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images", "vision", "describe", "extend.target")
+    settings = params.load(
+        "data.source", "data.root", "data.images", "servers", "vision", "describe", "extend.target"
+    )
     classes = files.read_csv(CLASSES, ClassRecord)
     manifest = files.read_csv(MANIFEST, ImageRecord)
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes

@@ -24,7 +24,7 @@ from ltgc.pipeline.params import Params
 
 
 def main() -> None:
-    settings = params.load("llm", "extend")
+    settings = params.load("servers", "llm", "extend")
     classes = files.read_csv(CLASSES, ClassRecord)
     existing: dict[int, list[str]] = defaultdict(list)
     for record in files.read_jsonl(EXISTING, ExistingDescription):

@@ -35,7 +35,7 @@ from ltgc.pipeline.terminal import console
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images", "llm", "t2i", "clip", "filter")
+    settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "t2i", "clip", "filter")
     classes = files.read_csv(CLASSES, ClassRecord)
     extended = files.read_jsonl(EXTENDED, ExtendedDescription)
     descriptions = [description for description in extended if description.kept]

@@ -30,6 +30,7 @@ from ltgc.pipeline.artifacts.results import COMPARE, COST, FIG6, FIG7, LOOPS, PA
 from ltgc.pipeline.artifacts.runs import PREDICTIONS, Prediction
 from ltgc.pipeline.terminal import console
 from ltgc.report import page, provenance
+from ltgc.report.inputs import Inputs
 from ltgc.report.style import BASELINE, OURS
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     results = read_results(section.methods, section.seeds)
     with SCORES_PLOT.open(newline="", encoding="utf-8") as file:
         scores = list(csv.DictReader(file))
-    inputs = page.Inputs(
+    inputs = Inputs(
         params=params.PARAMS.read_text(encoding="utf-8"),
         source=section.data.source,
         seeds=section.seeds,

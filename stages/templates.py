@@ -29,7 +29,7 @@ from ltgc.pipeline.params import Params
 
 
 def main() -> None:
-    settings = params.load("llm", "templates")
+    settings = params.load("servers", "llm", "templates")
     classes = files.read_csv(CLASSES, ClassRecord)
     descriptions: dict[int, list[str]] = defaultdict(list)
     for existing in files.read_jsonl(EXISTING, ExistingDescription):

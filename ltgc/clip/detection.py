@@ -1,6 +1,6 @@
 """Detection (§3.1.3, Eq. 2): how well an image shows the features of its class, and what it is held against.
 
-Three scorers, see docs/filter.md:
+Three scorers, see docs/models.md:
   cosine       S = cos(image, C_y), accepted at S >= μ - offset
   probability  softmax of CLIP's logits over all class templates, accepted at p_y >= μ
   percentile   S as above, accepted at S >= the μ-th percentile of the S of the class's real training images
@@ -25,7 +25,7 @@ from ltgc.pipeline.settings.clip import FilterSettings
 DECIMALS = 6  # of scores and thresholds, in artifacts and in comparisons
 # Images go through CLIP in batches of one fixed size, padded: how requests happened to be gathered then cannot
 # change the last bits of a score (a matrix product is summed differently for other shapes). A batch that is not
-# full costs as much as a full one, and on a CPU 64 at once gain 10 % at most (docs/filter.md).
+# full costs as much as a full one, and on a CPU 64 at once gain 10 % at most (docs/models.md).
 BATCH = {"cpu": 16, "cuda": 128}
 # Real images of a class that are scored: a percentile of 100 is good to 3 points (standard error at the 10th),
 # and a class with more of them hardly belongs to the tail.

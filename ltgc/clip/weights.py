@@ -1,6 +1,6 @@
 """Where CLIP's weights come from, and what pins them.
 
-docs/clip.md says what `clip.model`, `clip.pretrained` and `clip.revision` may be.
+docs/models.md says what `clip.model`, `clip.pretrained` and `clip.revision` may be.
 """
 
 import difflib
@@ -88,7 +88,7 @@ def _named(clip: ClipSettings) -> Source:
     name = clip.model.replace("/", "-")
     config = open_clip.get_model_config(name)
     if config is None:
-        near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 3)) or "see docs/clip.md"
+        near = ", ".join(difflib.get_close_matches(name, open_clip.list_models(), 3)) or "see docs/models.md"
         raise LTGCError(f"clip.model: open_clip has no {clip.model!r}; near it: {near}")
     if clip.pretrained and clip.pretrained.endswith(".safetensors"):
         return Source(name, Path(clip.pretrained), pins.fingerprint(Path(clip.pretrained)))

@@ -1,10 +1,10 @@
-"""See the bill first: calls, tokens and money a stage, from the manifest and params.yaml alone.
+"""The bill before it is paid: calls, tokens and money of each stage, from the manifest and params.yaml alone.
 
-    dvc repro prepare            # the manifest; asks no model
-    ltgc estimate      # asks nobody either
+    dvc repro prepare    # makes the manifest; no model is asked
+    ltgc estimate        # no model is asked here either
 
-Prompts are built with the words of graphs/prompts.py and their length is counted; what the models will reply
-is assumed, by the constants below. docs/cost.md holds an estimate against what a run really used.
+Prompts are built with the words of graphs/prompts.py, so their length is known; that of the replies is assumed
+by the constants below. docs/sharing.md compares an estimate with what a run really used.
 """
 
 import math
@@ -28,20 +28,20 @@ CHARACTERS_A_TOKEN = 4  # of English, with the tokenisers of today's models
 # A description in Template 1: "A photo of the class [y], {...}{...}.": 100 to 130 characters with most models.
 DESCRIPTION = 110  # characters, the class's name left out
 TEMPLATE = 100  # characters of a class feature template's features
-# Replies that are not in the template are asked for again; a good model needs it for one image in twenty.
+# A reply that is not in the template is asked for again; with a good model that is one image in twenty.
 REPLIES_AN_IMAGE = 1.05
-# Of the descriptions asked for in a round, the part that is in the template, new and of the class. GPT-class
-# models lose little; the small ones lose more, and then more rounds are asked.
+# The fraction of the descriptions of a round that is in the template, new and of the class. Models of GPT's class
+# lose little; small ones lose more, and then take more rounds.
 NEW_A_ROUND = 0.8
-KEPT = 0.95  # of the descriptions, by the repetition check
-# Refinements a description takes. With a threshold that passes 4 drawings of 5, a fifth of the descriptions is
-# refined, a fifth of these again, ...: 0.2 + 0.04 + 0.008.
+KEPT = 0.95  # fraction of the descriptions that the repetition check keeps
+# Refinements of a description. With a threshold that 4 of 5 drawings pass, a fifth of the descriptions is refined,
+# a fifth of these again, and so on: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
 NAME_TOKENS = 10  # of a reply that names a class
 
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
-    """What each stage is going to need, whatever of it is in the stores already."""
+    """What each stage needs in all, whether or not replies to some of it are stored already."""
     tail = [c for c in classes if c.train < settings.extend.target]
     image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
     described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
@@ -89,7 +89,7 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
         listed = ["d" * length] * round(c.train + new)
         question = prompts.extend(c.name, listed, wanted, 0, c.context)
         asked += _asked(1, _tokens(_length(question)), _tokens(wanted * length))
-        # The last few are rarely short of: what is left is asked for once more, and has arrived.
+        # When about one is missing, one more question brings it.
         new = missing if missing - new < 1 / NEW_A_ROUND else new + max(1.0, wanted * NEW_A_ROUND)
     new = min(new, missing)
     if not settings.extend.repetition_check or new <= 1:
@@ -122,7 +122,7 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
     }
     # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.
-    table = Table(title="What the loops are going to ask for, estimated", box=box.SIMPLE_HEAD, padding=0)
+    table = Table(title="Estimate of what the loops will ask for", box=box.SIMPLE_HEAD, padding=0)
     for heading in ("stage", "model", "calls", "images", "prompt tok.", "reply tok.", "USD", "stored"):
         words = heading in ("stage", "model")
         table.add_column(
@@ -142,6 +142,6 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
 
 
 def main() -> None:
-    settings = params.load("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
     classes = files.read_csv(CLASSES, ClassRecord)
     output().print(table(settings, estimate(settings, classes)))

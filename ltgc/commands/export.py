@@ -2,7 +2,7 @@
 
     ltgc export balancemix 0 exported/balancemix
 
-Then `ltgc predict`, or open_clip alone, see docs/export.md.
+`ltgc predict` uses the folder, or open_clip alone: docs/report-and-export.md.
 """
 
 import json
@@ -29,7 +29,7 @@ from ltgc.pipeline.terminal import console
 
 ADAPTER = "lora"
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
-# What of the tuned encoders plain open_clip knows, and how: the others have layers of their own.
+# How a tuned encoder becomes one of open_clip's own architecture; adaptformer adds layers that it does not have.
 MERGED: dict[str | None, Callable[[Any], Any]] = {
     None: lambda visual: visual,  # zero-shot and linear probe: CLIP's own encoder
     "full": lambda visual: visual,
@@ -46,11 +46,11 @@ def main(method: str, seed: int, folder: Path) -> None:
 def export(trained: Path, settings: ClipSettings, folder: Path) -> None:
     """Write what `trained` (models/<method>/<seed>) holds into the new `folder`, whole or not at all.
 
-    Raises LTGCError for a run that was skipped or is not there, for a folder that is not empty, and for a
-    tuning that open_clip's own architecture has no place for.
+    Raises LTGCError if the run was skipped or does not exist, if the folder is not empty, and for a tuning that
+    adds layers which open_clip's own architecture does not have.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise LTGCError(f"{folder}: is there already; name a new folder")
+        raise LTGCError(f"{folder}: exists already; name a new folder")
     run = files.read_record(trained / "run.json", Run)
     if run.skipped:
         raise LTGCError(f"{trained}: nothing was trained: {run.skipped}")

@@ -1,4 +1,4 @@
-"""Classes of a folder of images, by a model that `ltgc export` wrote; needs nothing else.
+"""Classifies a folder of images with a model that `ltgc export` wrote; nothing else is needed.
 
 ltgc predict exported/balancemix photos predictions.csv
 """
@@ -22,7 +22,7 @@ from ltgc.pipeline.settings.clip import ClipSettings
 from ltgc.pipeline.terminal import console
 
 CLASS_NAMES = "classes.json"  # {"method": ..., "seed": ..., "classes": [names by label]}
-BATCH = 64  # images; the embedded CLIP and ViT-B/32 are as fast as with 256, and the bar moves
+BATCH = 64  # images; no slower than 256 with the embedded CLIP and ViT-B/32, and the progress bar moves
 
 
 class Row(Record):
@@ -38,14 +38,14 @@ def main(model: Path, folder: Path, out: Path) -> None:
     rows = predict(model, folder)
     files.write_records_csv(out, rows, Row)
     bad = [row for row in rows if row.error]
-    told = f", {len(bad):,} of them could not be read, the first {bad[0].image}: {bad[0].error}" if bad else ""
-    console.print(f"{out}: {len(rows):,} images{told}", markup=False, soft_wrap=True)
+    unread = f", {len(bad):,} of them could not be read, the first {bad[0].image}: {bad[0].error}" if bad else ""
+    console.print(f"{out}: {len(rows):,} images{unread}", markup=False, soft_wrap=True)
 
 
 def predict(model: Path, folder: Path, device: str = "auto") -> list[Row]:
-    """A row for every image below `folder`, by path.
+    """A row for every image below `folder`, in the order of their paths.
 
-    Raises LTGCError for a `model` that is no exported folder, and a `folder` without an image.
+    Raises LTGCError if `model` is no exported folder, or `folder` holds no image.
     """
     if not (model / CLASS_NAMES).is_file():
         raise LTGCError(f"{model}: has no {CLASS_NAMES}; make it with `ltgc export METHOD SEED FOLDER`")
@@ -59,11 +59,11 @@ def predict(model: Path, folder: Path, device: str = "auto") -> list[Row]:
     head = load_classifier(model, network)
     rows: list[Row] = []
     for start in track(range(0, len(paths), BATCH), "predict", console=console, transient=True):
-        part = paths[start : start + BATCH]
+        batch = paths[start : start + BATCH]
         with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
-            read = list(pool.map(lambda path: pixels(path, network), part))
+            read = list(pool.map(lambda path: pixels(path, network), batch))
         answers = iter(best(head, [image for image in read if isinstance(image, Tensor)]))
-        for path, image in zip(part, read, strict=True):
+        for path, image in zip(batch, read, strict=True):
             name = path.relative_to(folder).as_posix()
             if isinstance(image, str):
                 rows.append(Row(image=name, class_name=None, probability=None, error=image))
@@ -74,7 +74,7 @@ def predict(model: Path, folder: Path, device: str = "auto") -> list[Row]:
 
 
 def pixels(path: Path, network: Clip) -> Tensor | str:
-    """(3, H, W) uint8 at CLIP's size, or why not."""
+    """(3, H, W) uint8 at CLIP's size, or why the image cannot be used."""
     try:
         return network.pixels(images.load(path))
     except (images.BadImage, OSError) as error:

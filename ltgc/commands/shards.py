@@ -22,14 +22,14 @@ SHOWN = 4 * COLUMNS  # images of a shard on a contact sheet, spread over all of 
 def show(shards: Sequence[Path]) -> None:
     table = Table("image", "verdict", "score", "prompt")
     for shard in shards:
-        for attempt, name in attempts(_there(shard)):
+        for attempt, name in attempts(_existing(shard)):
             table.add_row(*map(escape, (f"{shard}/{name}", attempt.verdict, _score(attempt), attempt.prompt)))
     output(240).print(table)
 
 
 def extract(shards: Sequence[Path], folder: Path) -> None:
     for shard in shards:
-        for name in names(_there(shard)):
+        for name in names(_existing(shard)):
             files.write_bytes(folder / shard.stem / name, read(shard, name))
 
 
@@ -38,7 +38,7 @@ def preview(shards: Sequence[Path], sheet: Path) -> None:
     tiles: list[tuple[int, int, Image.Image | None, str]] = []  # x, y, image, the text below it
     y = MARGIN
     for shard in shards:
-        whole = list(attempts(_there(shard)))
+        whole = list(attempts(_existing(shard)))
         pairs = whole[:: max(1, math.ceil(len(whole) / SHOWN))]
         tiles.append((MARGIN, y - SIDE, None, f"{shard.parent.name}/{shard.stem}: {len(pairs)} of {len(whole)}"))
         y += line
@@ -62,7 +62,7 @@ def _score(attempt: Attempt) -> str:
     return "–" if attempt.score is None else f"{attempt.score:.3f}"
 
 
-def _there(shard: Path) -> Path:
+def _existing(shard: Path) -> Path:
     if not shard.exists():
         raise LTGCError(f"{shard}: not there; shards are generated/*/<class>.tar")
     return shard

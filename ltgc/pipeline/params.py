@@ -15,7 +15,15 @@ from ltgc.pipeline.settings.base import Section
 from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
 from ltgc.pipeline.settings.data import DataSettings
 from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
-from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price, T2ISettings
+from ltgc.pipeline.settings.servers import (
+    SERVED,
+    BudgetSettings,
+    ChatSettings,
+    Price,
+    ServersSettings,
+    T2ISettings,
+    completed,
+)
 from ltgc.pipeline.settings.training import CompareSettings, EvaluateSettings, Method, TrainSettings
 
 PARAMS = Path("params.yaml")
@@ -25,6 +33,7 @@ class Params(Section):
     """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
 
     data: DataSettings
+    servers: ServersSettings  # before the sections that it completes: an error in it is named as its own
     llm: ChatSettings
     vision: ChatSettings
     describe: DescribeSettings
@@ -45,11 +54,14 @@ class Params(Section):
 
 
 def load(*keys: str, path: Path = PARAMS) -> Params:
-    """Check all of params.yaml and return the named parts of it.
+    """Check all of params.yaml and return the named sections and keys of it.
 
-    keys: dotted, as under `params:` of the stage in dvc.yaml ("clip", "extend.target").
+    keys: dotted, as under `params:` of the stage in dvc.yaml ("clip", "extend.target"). llm, vision and t2i come
+    completed from `servers`, so whoever names one of them names `servers` too.
     Raises LTGCError naming the file and the key.
     """
+    if "servers" not in keys and (shared := [key for key in keys if _holds_shared(key)]):
+        raise ValueError(f"{', '.join(shared)}: load servers too, as their values come from there")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -57,7 +69,7 @@ def load(*keys: str, path: Path = PARAMS) -> Params:
     except yaml.YAMLError as error:
         raise LTGCError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        params = Params.model_validate(raw)
+        params = Params.model_validate(completed(raw))
     except ValidationError as error:
         # A mistyped key is two errors, an unknown key and a missing one: the first says where the typing is.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
@@ -65,6 +77,11 @@ def load(*keys: str, path: Path = PARAMS) -> Params:
         hint = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
         raise LTGCError(f"{path}: {key}: {hint}") from error
     return _only(params, [key.split(".") for key in keys])
+
+
+def _holds_shared(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section in SERVED and (not name or name in ServersSettings.model_fields)
 
 
 def _only(section: Any, keys: list[list[str]]) -> Any:

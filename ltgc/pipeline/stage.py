@@ -1,6 +1,7 @@
-"""Running a stage: every error a user can mend becomes one line, and Ctrl-C ends it within two seconds."""
+"""Running a stage: every error that a user can correct is one line, and Ctrl-C ends it within two seconds."""
 
 import errno
+import inspect
 import json
 import multiprocessing
 import os
@@ -8,7 +9,8 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -18,10 +20,10 @@ from typing import Any, NoReturn
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.terminal import _escape, console
 
-# What each stage took, for the report alone: in no DVC stage and not in git, as a clock gives no same bytes twice.
+# What each stage took, for the report alone: neither DVC nor git tracks it, as no two runs take the same time.
 TIMINGS = Path("timings.jsonl")
 # Seconds that a stage has to clean up after Ctrl-C. A large model in the middle of an image would take minutes;
-# nothing is lost by leaving it (docs/durability.md).
+# nothing is lost by leaving it (docs/sharing.md).
 PATIENCE = 1.5
 # What the disk says, and what a user does about it.
 DISK = {
@@ -35,37 +37,53 @@ DISK = {
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call `main` with the command line's arguments.
+    """Call the `main` of a stage with the command line's arguments; for --help print the module's docstring."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print((sys.modules[main.__module__].__doc__ or "").strip())
+        return
+    with one_line_errors():
+        started = monotonic()
+        try:
+            inspect.signature(main).bind(*arguments)
+        except TypeError as error:
+            command = f"python -m stages.{Path(sys.argv[0]).stem}"
+            raise LTGCError(f"{command} {' '.join(arguments)}: {error}; see `{command} --help`") from error
+        main(*arguments)
+        _note(monotonic() - started)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Run what is inside so that a user sees one line of each error.
 
     LTGCError, and a disk that is full or not writable, print as one line, exit code 1. SIGINT (Ctrl-C) and SIGTERM
     say how to go on, exit code 130. Anything else is a bug and keeps its traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    started = monotonic()
     try:
-        main(*sys.argv[1:])
-        _note(monotonic() - started)
+        yield
     except LTGCError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         if error.errno not in DISK:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror}; {DISK[error.errno]} and run `dvc repro`: what was paid for is kept")
+        file = f"{error.filename}: " if error.filename else ""
+        fail(f"{file}{error.strerror}; {DISK[error.errno]} and run `dvc repro`: what was paid for is kept")
     except KeyboardInterrupt:
         _leave()
 
 
 def timings() -> list[dict[str, Any]]:
-    """What was noted of the stages that ran here: stage, args, seconds, machine, finished (UTC); oldest first."""
+    """The runs of stages on this machine, oldest first: stage, args, seconds, machine, finished (UTC)."""
     if not TIMINGS.exists():
         return []
     return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
 
 
 def _note(seconds: float) -> None:
-    """Append what the stage took, imports apart. Commands that are no stage and helper processes note nothing."""
+    """Append the time that a stage took without its imports. Commands and helper processes append nothing."""
     script = Path(sys.argv[0])
     if script.parent.name != "stages" or os.environ.get("RANK", "0") != "0":
         return
@@ -82,9 +100,10 @@ def _note(seconds: float) -> None:
         file.write(json.dumps(entry) + "\n")  # one write: stages that end together do not mix their lines
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Print the one line of an error and end with this exit code."""
     console.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -102,4 +121,4 @@ def _leave() -> NoReturn:
     sys.stderr.flush()
     for child in multiprocessing.active_children():
         child.kill()
-    os._exit(130)  # worker threads may be in the middle of something long, and their tracebacks say nothing
+    os._exit(130)  # worker threads may be busy for long, and their tracebacks would say nothing

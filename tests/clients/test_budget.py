@@ -149,7 +149,7 @@ def test_the_reservation_is_no_less_than_any_tokeniser_makes_of_the_question():
 def test_the_cap_covers_the_stores_of_all_stages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = ROOT
-    text = (root / "params.yaml").read_text().replace("max_calls: null", "max_calls: 7")
+    text = (root / "params.yaml").read_text().replace("max_calls:  ", "max_calls: 7 ")
     Path("params.yaml").write_text(text)
     reply = {"model": "gpt-4o", "text": "x", "prompt_tokens": 1_000_000, "completion_tokens": 100_000}
     Store(STORE / "describe").put(SLUG, "a", reply)
@@ -158,7 +158,7 @@ def test_the_cap_covers_the_stores_of_all_stages(tmp_path, monkeypatch):
     Store(STORE / "generate").put(SLUG, "d", {"model": "dall-e-2", "failure": "refused"})
     whole = budget.load()
     assert (whole.calls, whole.usd) == (4, pytest.approx(2 * 3.5 + 0.016))
-    Path("params.yaml").write_text(text.replace("max_calls: 7", "max_calls: null"))
+    Path("params.yaml").write_text(text.replace("max_calls: 7 ", "max_calls:   "))
     assert not budget.load().capped
 
 

@@ -30,7 +30,7 @@ from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, TEMPLATES, ClassTemplate, ExistingDescription
 from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.servers import ChatSettings, T2ISettings
+from ltgc.pipeline.settings.servers import ChatSettings, T2ISettings, completed
 from stages import extend, templates
 
 KEY = "sk-very-secret-0123456789"
@@ -139,7 +139,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def section(script: Script, name: str = "llm", **changes: Any) -> Any:
-    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[name]
+    values = completed(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))[name]
     values |= {"base_url": script.base_url, "model": "m", "api_key_env": "TEST_KEY", "timeout": 20, "retries": 2}
     return (T2ISettings if name == "t2i" else ChatSettings).model_validate(values | changes)
 

@@ -15,10 +15,12 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from ltgc.commands import doctor
+from ltgc.commands.doctor import models
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.servers import completed
 
 KEY = "sk-very-secret-0123456789"
 
@@ -49,7 +51,7 @@ def settings(**changes: Any) -> Params:
         for parent in parents:
             section = section[parent]
         section[last] = value
-    return Params.model_validate(values)
+    return Params.model_validate(completed(values))
 
 
 def check(name: str, **changes: Any) -> str:
@@ -239,4 +241,4 @@ def test_numbers_are_counted_from_headers_and_a_variant_is_not_counted_twice(tmp
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(())}, tmp_path / "model.safetensors", {"format": "pt"})
     save_file({"a": torch.zeros(2, 3)}, tmp_path / "model.fp16.safetensors")
     save_file({"a": torch.zeros(5)}, tmp_path / "only.fp16.safetensors")
-    assert doctor.parameters(tmp_path) == 6 + 1 + 5
+    assert models.parameters(tmp_path) == 6 + 1 + 5

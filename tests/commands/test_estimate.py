@@ -10,7 +10,7 @@ from ltgc.commands import estimate
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 
-SECTIONS = ("llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_an_export_overwrites_nothing_and_is_whole_or_absent(
     folder = tmp_path / "exported"
     folder.mkdir()
     (folder / "mine").touch()
-    with pytest.raises(LTGCError, match="is there already"):
+    with pytest.raises(LTGCError, match="exists already"):
         export.main("balancemix", 0, folder)
     (folder / "mine").unlink()
     monkeypatch.setattr(export, "save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))

@@ -35,7 +35,7 @@ PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"
     "RU5ErkJggg=="
 )
-DOCS = ROOT / "docs/graphs.md"
+DOCS = ROOT / "docs/architecture.md"
 IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train")
 
 
@@ -481,7 +481,7 @@ def test_the_wider_taxonomy_is_told_where_it_is_known_and_nowhere_else():
 @pytest.mark.parametrize("name", ["describe", "reflect", "template", "refine", "classify"])
 def test_the_drawings_in_the_docs_have_the_edges_of_the_graphs(name):
     drawing = import_module(f"graphs.{name}").graph.get_graph().draw_mermaid()
-    section = DOCS.read_text(encoding="utf-8").split(f"\n## {name}: ")[1].split("\n## ")[0]
+    section = DOCS.read_text(encoding="utf-8").split(f"\n### {name}: ")[1].split("\n##")[0]
     assert edges(section) == edges(drawing)
 
 

@@ -87,8 +87,8 @@ def test_how_images_are_read_is_part_of_every_stage_that_reads_one(project):
         ("ltgc/training/loop.py", "\n\n\n", "\n\n\n\n# A line more\n"),
         ("ltgc/pipeline/terminal.py", "width: int = 120", "width: int = 100"),
         ("ltgc/pipeline/stage.py", "PATIENCE = 1.5", "PATIENCE = 2.5"),
-        ("ltgc/commands/doctor.py", "SECONDS = 10", "SECONDS = 11"),
-        ("ltgc/cli.py", "no_args_is_help=True", "no_args_is_help=False"),
+        ("ltgc/commands/doctor/servers.py", "SECONDS = 10", "SECONDS = 11"),
+        ("ltgc/cli.py", "standalone_mode=False", "standalone_mode=True"),
     ],
 )
 def test_a_comment_a_docstring_the_terminal_or_a_command_reruns_nothing(project, file, old, new):

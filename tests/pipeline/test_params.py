@@ -45,6 +45,10 @@ def test_the_params_in_the_repository_are_valid():
         ("data.source", "imagenet", "data.source: "),
         ("data.test_fraction", 0.95, "data: "),
         ("t2i.size", "big", "t2i.size: "),
+        ("servers.timeout", -1, "servers.timeout: "),
+        ("servers", "api.openai.com", "servers: "),
+        ("llm", "gpt-4o", "llm: "),
+        ("clip.revision", "main", "clip.revision: "),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path, key, value, says):
@@ -60,6 +64,33 @@ def test_a_mistyped_key_is_named_as_it_was_typed(tmp_path):
     path.write_text(path.read_text().replace("train:\n", "train:\n  lrr: 0.1\n"))
     with pytest.raises(LTGCError, match=r"train\.lrr: unknown key"):
         params.load("train", path=path)
+
+
+def test_servers_completes_the_sections_of_models_and_their_own_values_win(tmp_path):
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    content["servers"] |= {"timeout": 50, "retries": 2, "stream": True}
+    content["vision"] |= {"timeout": 70}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    loaded = params.load("servers", "llm", "vision", "t2i", path=path)
+    assert (loaded.llm.timeout, loaded.vision.timeout, loaded.t2i.timeout) == (50, 70, 180)
+    assert (loaded.llm.retries, loaded.t2i.retries) == (2, 2)
+    assert loaded.vision.stream and not hasattr(loaded.t2i, "stream")
+
+
+@pytest.mark.parametrize("key", ["llm", "t2i.timeout"])
+def test_what_servers_completes_is_not_read_without_it(key):
+    with pytest.raises(ValueError, match="load servers too"):
+        params.load(key, path=ROOT / "params.yaml")
+    assert params.load("llm.model", path=ROOT / "params.yaml").llm.model
+
+
+def test_a_checksum_may_be_written_without_its_prefix(tmp_path):
+    loaded = [
+        params.load("clip", path=changed(tmp_path, "clip.revision", pin)).clip.revision
+        for pin in ("ab" * 32, "sha256:" + "ab" * 32, "ab" * 20)
+    ]
+    assert loaded == ["sha256:" + "ab" * 32, "sha256:" + "ab" * 32, "ab" * 20]
 
 
 def test_a_file_that_is_no_yaml_or_is_not_there_is_named(tmp_path):

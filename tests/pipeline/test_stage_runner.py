@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -85,3 +86,18 @@ def test_a_folder_that_may_not_be_written_is_one_line_that_names_it(tmp_path):
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, said
     assert said.startswith("error: /sys/ltgc") and said.count("\n") == 1
+
+
+def test_help_prints_the_docstring_of_a_stage(tmp_path):
+    # A stage that imports no large library; all are run in the same way.
+    process = start(tmp_path, "-m", "stages.ablate", "--help")
+    printed, said = process.communicate(timeout=SECONDS)
+    assert (process.returncode, said) == (0, "")
+    assert printed.strip() == (import_module("stages.ablate").__doc__ or "").strip()
+
+
+def test_arguments_that_a_stage_does_not_take_are_one_line(tmp_path):
+    process = start(tmp_path, "-m", "stages.ablate", "a", "b")
+    _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert said.startswith("error: ") and said.count("\n") == 1 and "stages.ablate --help" in said

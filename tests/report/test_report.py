@@ -22,7 +22,7 @@ from ltgc.pipeline.artifacts.drawings import ATTEMPTS, REJECTED, Attempt
 from ltgc.pipeline.artifacts.results import FIG6, FIG7
 from ltgc.pipeline.artifacts.runs import Prediction
 from ltgc.pipeline.errors import LTGCError
-from ltgc.report import figures, provenance, sections
+from ltgc.report import figures, fold_outs, provenance, sections, selection
 from ltgc.report.style import method_name
 from ltgc.report.thumbnails import Thumbnails
 
@@ -79,7 +79,7 @@ def test_a_verdict_within_the_noise_or_behind_another_method_says_so() -> None:
         "mixup": {metric: {"mean": 41.0, "std": 0.7} for metric in ("all", "few")},
     }
     for sentence in sections.verdict(comparison):
-        assert not sentence["beyond_noise"] and sentence["leaders"] == ["mixup"]
+        assert not sentence["beyond_spread"] and sentence["leaders"] == ["mixup"]
         assert sentence["best"]["mean"] == 41.0
 
 
@@ -161,8 +161,8 @@ def test_hundreds_of_classes_stay_a_small_page_that_says_what_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"class {number}" for number in range(200)]
-    monkeypatch.setattr(sections, "CLASSES_SHOWN", 5)
-    monkeypatch.setattr(sections, "DESCRIPTIONS_SHOWN", 7)
+    monkeypatch.setattr(selection, "CLASSES_SHOWN", 5)
+    monkeypatch.setattr(fold_outs, "DESCRIPTIONS", 7)
     finished_pipeline.build(tmp_path, names, [30] * 188 + [3] * 12)
     html = make(tmp_path, monkeypatch)
     assert len(html.encode()) < 1_000_000
@@ -226,7 +226,7 @@ def test_figures_take_the_colour_of_the_page_and_share_no_id(html: str) -> None:
 def test_fig7_has_what_was_turned_down_above_what_refinement_gave(world: Path, html: str) -> None:
     attempts = files.read_jsonl(world / ATTEMPTS, Attempt)
     classes = files.read_csv(world / CLASSES, ClassRecord)
-    chains = sections.mended_chains(attempts, classes)
+    chains = selection.mended(attempts, classes)
     assert [chain[0].class_name for chain in chains] == ["Aquilegia pubescens", "Edelweiss", "Marsh marigold"]
     assert all(chain[0].verdict == "refined" and chain[-1].verdict == "accepted" for chain in chains)
     with Image.open(io.BytesIO((world / FIG7).read_bytes())) as image:
@@ -292,8 +292,8 @@ def test_hashes_of_the_data_come_from_dvc_lock(tmp_path: Path) -> None:
 
 
 def test_new_words_are_those_that_the_refined_description_brings() -> None:
-    assert sections.new_words(None, "a red poppy") == [("a red poppy", False)]
-    assert sections.new_words("a red poppy", "a bright red poppy") == [
+    assert fold_outs.new_words(None, "a red poppy") == [("a red poppy", False)]
+    assert fold_outs.new_words("a red poppy", "a bright red poppy") == [
         ("a", False),
         ("bright", True),
         ("red poppy", False),
@@ -301,5 +301,5 @@ def test_new_words_are_those_that_the_refined_description_brings() -> None:
 
 
 def test_a_sample_is_spread_over_all_images() -> None:
-    assert sections.spaced(list(range(12)), 4) == [0, 3, 6, 9]
-    assert sections.spaced([1, 2], 4) == [1, 2]
+    assert selection.spaced(list(range(12)), 4) == [0, 3, 6, 9]
+    assert selection.spaced([1, 2], 4) == [1, 2]

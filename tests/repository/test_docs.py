@@ -1,26 +1,23 @@
 """README and docs/: the commands in them exist and run, and what is generated is what the code gives today."""
 
 import importlib.util
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.paths import ROOT
-from langgraph.graph.state import CompiledStateGraph
 from typer.main import get_command
 
-from docs.params import PAGE, page
 from ltgc import cli
+from tools.params_page import PAGE, page
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -109,16 +106,35 @@ def test_links_between_pages_lead_somewhere():
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def test_pages_and_files_that_code_and_pages_name_exist():
+    """What params.yaml, docstrings, error messages and pages call docs/x.md, ltgc/x.py, tests/x.py."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    code = [
+        path
+        for path in tracked
+        if path.endswith((".py", ".yaml", ".j2", ".toml")) and not path.startswith("tests/")
+    ]
+    for path in [*code, *(str(path.relative_to(ROOT)) for path in PAGES)]:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for named in re.findall(
+            r"\b(?:docs/[\w-]+\.md|(?:ltgc|graphs|tests|benchmarks|embedded)/[\w/]+\.py)\b", text
+        ):
+            assert (ROOT / named).exists(), f"{path} names {named}"
+
+
+def test_readme_says_what_every_folder_holds():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folders = {path.split("/")[0] for path in tracked if "/" in path and not path.startswith(".")}
+    packages = {path.split("/")[1] for path in tracked if re.fullmatch(r"ltgc/\w+/__init__\.py", path)}
+    assert [name for name in sorted(folders | packages) if f"{name}/" not in tree] == []
+
+
 def test_the_page_of_params_is_what_schema_and_params_yaml_say():
     assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT / "params.yaml", ROOT / "dvc.yaml"), (
-        "run `python -m docs.params`"
+        "run `python -m tools.params_page`"
     )
-
-
-def test_the_graphs_that_studio_opens_are_those_of_the_code():
-    graphs = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-    assert set(graphs) == {p.stem for p in (ROOT / "graphs").glob("*.py") if "StateGraph(" in p.read_text()}
-    for place in graphs.values():
-        file, name = place.removeprefix("./").split(":")
-        module = import_module(file.removesuffix(".py").replace("/", "."))
-        assert isinstance(getattr(module, name), CompiledStateGraph)

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ltgc.pipeline.settings.base import Count, Section
+from ltgc.pipeline.settings.base import Count, Revision, Section
 
 
 class ClipSettings(Section):
     model: str
     pretrained: str | None
-    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$")] | None = None
+    revision: Revision | None = None
 
 
 class FilterSettings(Section):

@@ -1,25 +1,23 @@
 """The sections of params.yaml about models that are asked: servers, text-to-image, prices and caps."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ltgc.pipeline.settings.base import Count, Positive, Section
+from ltgc.pipeline.settings.base import Count, Positive, Revision, Section, Sha256
 
 EMBEDDED = "embedded"  # base_url of the local server that stages start and stop themselves
 
 
-class ServerSettings(Section):
-    """A server that speaks the OpenAI API."""
+class ConnectionSettings(Section):
+    """How a server that speaks the OpenAI API is reached, and what it is spared."""
 
     base_url: str
-    model: str
     api_key_env: str
     timeout: float = Field(gt=0)
     retries: Count
     concurrency: Positive
-    seed: int | None
     # What most servers need may be left out.
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
@@ -34,6 +32,20 @@ class ServerSettings(Section):
     @property
     def embedded(self) -> bool:
         return self.address == EMBEDDED
+
+
+class ServersSettings(ConnectionSettings):
+    """What llm, vision and t2i share, unless one of them says otherwise; the last two keys are of chats alone."""
+
+    max_tokens_param: Literal["max_completion_tokens", "max_tokens"]
+    stream: bool
+
+
+class ServerSettings(ConnectionSettings):
+    """One model on a server."""
+
+    model: str
+    seed: int | None
 
     @property
     def billed_as(self) -> str:
@@ -50,10 +62,6 @@ class ChatSettings(ServerSettings):
     stream: bool = False
 
 
-Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-
-
 class DiffusersLoraSettings(Section):
     path: Path
     scale: float = 1.0
@@ -63,7 +71,7 @@ class DiffusersLoraSettings(Section):
 class DiffusersSettings(Section):
     """A text-to-image pipeline on this machine."""
 
-    revision: Commit | Sha256 | None = None
+    revision: Revision | None = None
     variant: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -106,6 +114,25 @@ class T2ISettings(ServerSettings):
     @property
     def billed_as(self) -> str:
         return LOCAL + self.model if self.backend == "diffusers" else self.model
+
+
+# The sections that `servers` completes.
+SERVED: dict[str, type[ServerSettings]] = {"llm": ChatSettings, "vision": ChatSettings, "t2i": T2ISettings}
+
+
+def completed(raw: Any) -> Any:
+    """params.yaml with the keys of `servers` in llm, vision and t2i where these do not give their own.
+
+    What is no mapping is left as it is: the validation that follows names it.
+    """
+    if not isinstance(raw, dict) or not isinstance(raw.get("servers"), dict):
+        return raw
+    sections = {
+        name: {key: value for key, value in raw["servers"].items() if key in kind.model_fields} | raw[name]
+        for name, kind in SERVED.items()
+        if isinstance(raw.get(name), dict)
+    }
+    return raw | sections
 
 
 class BudgetSettings(Section):

@@ -1,6 +1,6 @@
 """The picture of the README, made of one real refinement of the last `dvc repro`.
 
-    python -m docs.picture          # writes docs/pipeline.png
+    python -m tools.picture         # writes docs/pipeline.png
 
 Shows the pipeline from left to right with what flows through it: photos of one rare class, what the vision
 model says of them, what the language model adds, a drawing that CLIP refused, its refinement, and the result.
@@ -94,8 +94,8 @@ def main() -> None:
         picture(axes, path, xs[0] + 0.12 + 0.86 * (i % 2), 1.45 - 1.1 * (i // 2) + 0.05, 0.8)
 
     box(axes, xs[1], "What they show", "describe")
-    for i, line in enumerate(existing[:3]):
-        words(axes, xs[1] + 0.1, 2.65 - 0.85 * i, f"• {tail_of(line.description or '', name)}")
+    for i, description in enumerate(existing[:3]):
+        words(axes, xs[1] + 0.1, 2.65 - 0.85 * i, f"• {tail_of(description.description or '', name)}")
 
     box(axes, xs[2], "What is missing", "extend")
     kept = [e for e in extended if e.kept]

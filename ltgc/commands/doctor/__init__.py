@@ -1,0 +1,61 @@
+"""Is this machine ready for params.yaml? One line for each check, and what to do about each that fails.
+
+    ltgc doctor
+
+It costs nothing, downloads and loads nothing large, and prints no key. The exit code is 1 if a check fails.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from rich.markup import escape
+from rich.table import Table
+
+from ltgc.commands.doctor import machine, models, servers, storage
+from ltgc.pipeline import params
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.params import Params
+from ltgc.pipeline.terminal import output
+
+SERVERS = ("llm", "vision", "t2i")
+# Each returns what it found, and raises LTGCError that says what to do.
+CHECKS: dict[str, Callable[[Params], str]] = {
+    "packages": machine.packages,
+    "device": machine.device,
+    "memory": machine.memory,
+    "disk": storage.disk,
+    "folders": storage.folders,
+    "images": storage.images,
+    **{f"key of {name}": partial(servers.key, name) for name in SERVERS},
+    **{f"server of {name}": partial(servers.answers, name) for name in SERVERS},
+    "prices": servers.prices,
+    "CLIP": models.clip_model,
+    "local T2I": models.t2i_model,
+    "DVC remote": storage.remote,
+}
+SECTIONS = (
+    *("data", "servers", "llm", "vision", "t2i", "clip"),
+    *("extend", "templates", "train", "evaluate", "ask", "budget", "prices"),
+)
+
+
+def diagnose(settings: Params) -> list[tuple[str, bool, str]]:
+    """(check, whether it passed, what was found or what to do) of every check."""
+    found = []
+    for name, check in CHECKS.items():
+        try:
+            found.append((name, True, check(settings)))
+        except LTGCError as error:
+            found.append((name, False, str(error)))
+    return found
+
+
+def main() -> None:
+    found = diagnose(params.load(*SECTIONS))
+    table = Table(show_header=False, box=None)
+    for name, passed, text in found:
+        table.add_row("[green]✓[/]" if passed else "[red]✗[/]", name, escape(text))
+    output().print(table)
+    if not all(passed for _, passed, _ in found):
+        sys.exit(1)

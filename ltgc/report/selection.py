@@ -1,0 +1,70 @@
+"""Which classes, images and refinements the page and the paper's figures show."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ltgc.evaluation.loop_metrics import refinement_chains
+from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.drawings import Attempt
+
+T = TypeVar("T")
+
+CLASSES_SHOWN = 60  # fold-outs: the page of a large data set stays small
+
+
+def rarest(classes: Sequence[ClassRecord]) -> list[ClassRecord]:
+    """At most CLASSES_SHOWN, those with the fewest training images first: generated content is for these."""
+    return sorted(classes, key=lambda c: (c.train, c.label))[:CLASSES_SHOWN]
+
+
+def by_label(records: Iterable[Any]) -> dict[int, list[Any]]:
+    of_class: dict[int, list[Any]] = defaultdict(list)
+    for record in records:
+        of_class[record.label].append(record)
+    return of_class
+
+
+def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[Path]]:
+    """label -> training images."""
+    return {
+        label: [image_root / image.path for image in own]
+        for label, own in by_label(image for image in manifest if image.split == "train").items()
+    }
+
+
+def accepted(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
+    """label -> accepted drawings."""
+    return by_label(a for a in attempts if a.verdict == "accepted" and a.image is not None)
+
+
+def refused(attempts: Sequence[Attempt]) -> dict[int, list[list[Attempt]]]:
+    """label -> refinement chains whose first drawing CLIP scored too low, or the image model refused to draw."""
+    of_class: dict[int, list[list[Attempt]]] = defaultdict(list)
+    for chain in refinement_chains(attempts):
+        if len(chain) > 1 or any(below_threshold(attempt) for attempt in chain):
+            of_class[chain[0].label].append(chain)
+    return of_class
+
+
+def mended(attempts: Sequence[Attempt], classes: Sequence[ClassRecord]) -> list[list[Attempt]]:
+    """Refinements that ended well (Fig. 7): one of each class, rarest classes first, then the second of each."""
+    of_class: dict[int, list[list[Attempt]]] = defaultdict(list)
+    for chain in refinement_chains(attempts):
+        if len(chain) > 1 and chain[-1].verdict == "accepted" and chain[0].score is not None:
+            of_class[chain[0].label].append(chain)
+    order = [c.label for c in sorted(classes, key=lambda c: (c.train, c.label))]
+    most = max(map(len, of_class.values()), default=0)
+    return [of_class[label][turn] for turn in range(most) for label in order if turn < len(of_class[label])]
+
+
+def below_threshold(attempt: Attempt) -> bool:
+    return attempt.score is not None and attempt.threshold is not None and attempt.score < attempt.threshold
+
+
+def spaced(values: Sequence[T], count: int) -> list[T]:
+    """At most `count` of `values`, evenly spaced: the first ones alone would show one scene."""
+    if len(values) <= count:
+        return list(values)
+    return [values[i * len(values) // count] for i in range(count)]
