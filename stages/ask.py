@@ -71,7 +71,7 @@ async def ask_all(
                 answer = record(image, reply.text, end["label"], end["reason"])
                 return answer, Calls.of(end), bool(reply.failure and reply.failure != "refused")
 
-            answered = await run_all("ask", asked, one, store.tally)
+            answered = await run_all("ask", asked, one, store.tally, 2 * settings.vision.concurrency)
         # A refusal is a wrong answer; a server that is down has not answered.
         failed = {answer.path: answer.reason or "" for answer, _, down in answered if down}
         vision.check_failures(failed, len(asked), "answer")

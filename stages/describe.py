@@ -56,7 +56,7 @@ async def describe_all(
                 end = await describe.graph.ainvoke(start, context=context)
                 return end["record"], Calls.of(end)
 
-            described = await run_all("describe", tail, one, store.tally)
+            described = await run_all("describe", tail, one, store.tally, 2 * settings.vision.concurrency)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
         vision.check_failures(failed, len(tail), "description")
     return described
