@@ -11,7 +11,7 @@ from ltgc.pipeline import files
 from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
-# The others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
+# Others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
 FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
