@@ -1,7 +1,6 @@
 """One attempt at one request: reserved, paced, within the timeout, read to its end."""
 
 import asyncio
-import ipaddress
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import openai
 from ltgc.clients.answers import Malformed
 from ltgc.clients.limits import Limits
 from ltgc.clients.payments import paying
+from ltgc.pipeline.settings.servers import is_local
 
 MAX_BODY = 32 * 2**20  # bytes read of one answer: an image of 20 MB in base64 and its JSON
 Reader = Callable[[bytes, str, httpx2.Request], bytes]  # (body, content type, request) -> what is read of it
@@ -141,11 +141,3 @@ def retry_after(headers: httpx2.Headers) -> float:
     except (ValueError, OverflowError, TypeError):
         return 0.0
     return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-
-
-def is_local(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

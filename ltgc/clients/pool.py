@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sqlite3
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +146,7 @@ def note_store(db: sqlite3.Connection, md5: str) -> None:
     db.execute("INSERT OR IGNORE INTO stores VALUES (?)", (md5,))
 
 
+@cache
 def embedded_digest() -> str:
     """What the embedded endpoint's replies depend on beside the question: its code and its files."""
     spec = find_spec("embedded")

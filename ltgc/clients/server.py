@@ -18,12 +18,12 @@ import httpx2
 import openai
 
 from ltgc.clients.answers import Malformed, NoAnswer
-from ltgc.clients.http import HTTPClient, Reader, TooLong, WrongAddress, is_local, retry_after
+from ltgc.clients.http import HTTPClient, Reader, TooLong, WrongAddress, retry_after
 from ltgc.clients.limits import Limits
 from ltgc.clients.pool import embedded_digest
 from ltgc.pipeline.artifacts.reasons import HTTPReason, RequestReason
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.servers import ChatSettings, ServerSettings
+from ltgc.pipeline.settings.servers import ChatSettings, ServerSettings, is_local
 from ltgc.pipeline.terminal import console
 
 NO_KEY = "none"  # what a server that needs no key is sent

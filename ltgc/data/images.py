@@ -4,7 +4,7 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from ltgc.data import shards
 from ltgc.pipeline import files
@@ -12,7 +12,8 @@ from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
 # Others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ["BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"]
+FORMATS += ["AVIF"] if features.check("avif") else []
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
 # Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.

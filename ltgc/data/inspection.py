@@ -44,6 +44,8 @@ def inspect_images(root: Path, paths: Sequence[str], max_pixels: int, hashed: bo
 
 
 def _inspect(root: Path, max_pixels: int, hashed: bool, path: str) -> Inspection:
+    if (root / path).is_fifo():
+        return Inspection("not a file")  # reading it would wait for ever
     try:
         data = (root / path).read_bytes()
     except FileNotFoundError:
@@ -52,7 +54,7 @@ def _inspect(root: Path, max_pixels: int, hashed: bool, path: str) -> Inspection
         return Inspection(f"cannot be read ({error.strerror})")
     try:
         # The header alone; what is wrong with it is for images.decode to say.
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as header:
             pixels, mode = header.width * header.height, header.mode
             # Pillow opens 16-bit colour as 8-bit RGB; only its decoder's arguments tell.
             deep = mode in ("I", "F") or ";16" in mode or any(";16" in str(tile.args) for tile in header.tile)

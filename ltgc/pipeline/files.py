@@ -117,12 +117,24 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
-    """Write `rows` under the header `fields` (written even when there are no rows)."""
+    """Write `rows` under the header `fields` (written even when there are no rows).
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front, which `read_csv` takes away.
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, fields, lineterminator="\n")
+    quoting = csv.DictWriter(file, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        safe = {name: f"'{value}" if _is_formula(value) else value for name, value in row.items()}
+        # csv quotes no \r (macOS names a file "Icon\r"), at which its reader ends the line.
+        torn = any(isinstance(value, str) and "\r" in value for value in safe.values())
+        (quoting if torn else writer).writerow(safe)
     write_text(path, file.getvalue())
+
+
+def _is_formula(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
 
 
 R = TypeVar("R", bound=Record)
@@ -143,7 +155,14 @@ def read_csv(path: Path, model: type[R]) -> list[R]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = enumerate(csv.DictReader(file), 2)
         # CSV has no null: an empty cell is None.
-        return [_validate(path, n, model, {key: value or None for key, value in row.items()}) for n, row in rows]
+        return [
+            _validate(path, n, model, {key: _cell(value) for key, value in row.items()})
+            for n, row in rows
+        ]
+
+
+def _cell(value: Any) -> Any:
+    return value.removeprefix("'") or None if isinstance(value, str) else value
 
 
 def read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Paid work survives DVC's own commands: a real repository with the stage describe, and an endpoint that counts."""
+"""Paid work survives DVC's own commands: a real repository with the stage describe; an endpoint that counts."""
 
 import shutil
 from collections import Counter

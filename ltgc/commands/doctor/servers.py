@@ -4,6 +4,7 @@ import asyncio
 import difflib
 
 import openai
+from langsmith.utils import tracing_is_enabled
 
 from ltgc.clients.answers import any_json
 from ltgc.clients.budget import Budget
@@ -55,6 +56,15 @@ def prices(settings: Params) -> str:
     if unknown and settings.budget.max_usd is not None:
         raise LTGCError(f"prices: no price for {unknown}, and budget.max_usd is set; add it to params.yaml")
     return f"no price for {unknown}: the bill will say so" if unknown else "every model has one"
+
+
+def tracing(settings: Params) -> str:
+    """No environment variable makes LangChain upload what it sends."""
+    if tracing_is_enabled():
+        raise LTGCError(
+            "LANGSMITH_TRACING (or LANGCHAIN_TRACING_V2) uploads every prompt and photo to LangSmith; unset it"
+        )
+    return "off: prompts and photos go to the servers of params.yaml only"
 
 
 def _draws_here(section: ServerSettings) -> bool:

@@ -1,6 +1,7 @@
 """What a data source hands over, and the rules that all of them share: names of classes, splits and paths."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ SPLITS: dict[str, Split] = {
 
 # How the folders of a download differ from those in the lists that circulate: (what is done, how). Each first
 # folder of a list is settled by its own first image; the first of these that finds it holds for all below it.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LAYOUTS: tuple[tuple[str, Callable[[Sequence[str]], Sequence[str]]], ...] = (
     ("as listed", lambda parts: parts),
     ("without the first folder", lambda parts: parts[1:]),  # data_256/a/x.jpg -> a/x.jpg
@@ -49,8 +51,8 @@ class Found:
 
 
 def clean_name(text: str, where: str) -> str:
-    """What prompts call a class: single spaces for underscores and white space, one Unicode form (NFC)."""
-    name = " ".join(text.replace("_", " ").split())
+    """What prompts call a class: single spaces for underscores, white space and control characters, in NFC."""
+    name = " ".join(CONTROL.sub(" ", text.replace("_", " ")).split())
     if not name:
         raise LTGCError(f"{where}: {text!r} has no word in it and cannot name a class; rename it")
     return unicodedata.normalize("NFC", name)
@@ -117,11 +119,11 @@ def settle(samples: list[Sample], root: Path, listed_in: Path) -> list[Sample]:
 
 
 def utf8(path: Path) -> str:
-    """The last component of `path`. Raises LTGCError where it is not UTF-8: no artifact could hold it."""
+    """The last component of `path`. Raises LTGCError where a part is not UTF-8: no artifact could hold it."""
     try:
-        path.name.encode()
+        str(path).encode()
     except UnicodeEncodeError as error:
-        raise LTGCError(f"{os.fsencode(path)!r}: a file name that is not UTF-8; rename it") from error
+        raise LTGCError(f"{os.fsencode(path)!r}: a name that is not UTF-8; rename it") from error
     return path.name
 
 

@@ -1,13 +1,27 @@
 """The sections of params.yaml about models that are asked: servers, text-to-image, prices and caps."""
 
+import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ltgc.pipeline.settings.base import Count, Positive, Revision, Section, Sha256
 
 EMBEDDED = "embedded"  # base_url of the local server that stages start and stop themselves
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # name of an environment variable; keys have small letters
+SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.I)
+
+
+def is_local(base_url: str) -> bool:
+    """Whether the server is on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ConnectionSettings(Section):
@@ -23,6 +37,44 @@ class ConnectionSettings(Section):
     tokens_per_minute: Positive | None = None
     max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = Field(default={})
+    plain_http: bool = False
+
+    # What is written here is in git, dvc.lock and the report: no secret belongs here, and no error repeats it.
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not VARIABLE.fullmatch(value):
+            raise ValueError(
+                "not the name of an environment variable (A-Z, 0-9, _); export the key under such a name"
+            )
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _holds_no_secret(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if SECRET_HEADER.search(name) and not (value.startswith("$") and VARIABLE.fullmatch(value[1:])):
+                raise ValueError(
+                    f'{name}: write "$NAME" and export the value as NAME; what stands here is not secret'
+                )
+        return headers
+
+    @model_validator(mode="after")
+    def _sends_no_secret_in_clear(self) -> Self:
+        try:
+            url = urlsplit(self.base_url)
+        except ValueError as error:
+            raise ValueError("base_url: no address; write https://host/v1 or embedded") from error
+        if url.username or url.password or SECRET_HEADER.search(url.query):
+            raise ValueError(
+                "base_url: holds a password or a key; export it, and name it in api_key_env or headers"
+            )
+        if url.scheme == "http" and not self.plain_http and not is_local(self.base_url):
+            raise ValueError(
+                "base_url: http:// sends the key and the photos unencrypted to another machine; use https://, or "
+                "set plain_http: true"
+            )
+        return self
 
     @property
     def address(self) -> str:
