@@ -155,10 +155,7 @@ def read_csv(path: Path, model: type[R]) -> list[R]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = enumerate(csv.DictReader(file), 2)
         # CSV has no null: an empty cell is None.
-        return [
-            _validate(path, n, model, {key: _cell(value) for key, value in row.items()})
-            for n, row in rows
-        ]
+        return [_validate(path, n, model, {key: _cell(value) for key, value in row.items()}) for n, row in rows]
 
 
 def _cell(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from typing import Any
 
 import pytest
@@ -50,7 +51,11 @@ CHAT = {
 ERROR = {"error": {"message": "seed", "code": "content_filter", "param": "seed", "type": "x"}}
 IMAGES = {"created": 0, "data": [{"b64_json": "aGVsbG8=", "revised_prompt": "x"}], "usage": {"input_tokens": 1}}
 NUMBERS = itertools.count()  # another question for each example: the pool knows the others
-FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(
+    max_examples=int(os.environ.get("FUZZ", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @FUZZ

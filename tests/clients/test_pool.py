@@ -1,6 +1,7 @@
 """The pool of replies that a user has paid for, and the shared stores that come from it and go into it."""
 
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -260,7 +261,7 @@ def power_cut(tmp_path_factory):
     return files, begin
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=2 * int(os.environ.get("FUZZ", "30")), deadline=None)
 @given(data=st.data(), zeroed=st.booleans())
 def test_a_power_cut_at_any_byte_of_the_last_record_loses_at_most_that_record(
     power_cut, tmp_path_factory, data, zeroed

@@ -1,5 +1,6 @@
 """Stages that ask an endpoint which counts what it is asked and kills the ones who ask, in a small world."""
 
+import asyncio
 import hashlib
 import math
 import multiprocessing
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Endpoint:
         self.victim: int | None = None  # process id; 0: whoever asks
         self.kill_at: float = math.inf  # the victim's how many'th request is its last
         self.answer_first = False
+        self.delay = 0.0  # seconds between the answer and the kill
 
     async def __call__(self, scope, receive, send) -> None:
         from embedded.endpoint import app
@@ -63,11 +65,13 @@ class Endpoint:
 
         await app(scope, replay, send)
         if last:
+            await asyncio.sleep(self.delay)
             self.kill(scope)
 
     def kill(self, scope) -> None:
         if self.victim is not None:
-            os.kill(self.victim or process_at(*scope["client"]), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended in the meantime
+                os.kill(self.victim or process_at(*scope["client"]), signal.SIGKILL)
             self.victim, self.kill_at = None, math.inf
 
 
