@@ -20,7 +20,7 @@ LONGEST = 12.0  # seconds after its start that a stage is killed, where not with
 
 
 def test_a_hundred_kills_change_no_byte_and_cost_no_more_than_what_was_in_flight(tmp_path: Path) -> None:
-    """Half of them with a request, or up to 30 ms after its answer, when replies are written; half at any moment."""
+    """Half of them with a request, or within 30 ms of its answer, when replies are written; half at any moment."""
     rng, endpoint = random.Random(int(os.environ.get("STRESS_SEED", "0"))), Endpoint()
     undisturbed, disturbed, pool = tmp_path / "undisturbed", tmp_path / "disturbed", tmp_path / "pool"
     with serving(endpoint) as base_url:

@@ -131,6 +131,8 @@ class Chat:
             async with payment.under_way():
                 try:
                     message = await self._model.ainvoke(messages)
+                except AnsweredElsewhere:
+                    raise
                 except openai.OpenAIError as error:
                     failure = self.server.failure(error)
                     if failure in FINAL:

@@ -69,6 +69,8 @@ class OpenAIPainter:
         async with payment.under_way():
             try:
                 data = _bytes(await self._client.images.generate(**self._options_of(prompt, seed)))
+            except AnsweredElsewhere:
+                raise
             except openai.OpenAIError as error:
                 failure = self.server.failure(error)
                 if failure not in FINAL:

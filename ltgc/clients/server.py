@@ -96,7 +96,7 @@ class Server:
         self.version = [embedded_digest()] if section.embedded else []
         self._has_answered = False
         self._failed_in_a_row = 0
-        self._last_answer = monotonic()
+        self._out_of_order_since: float | None = None
         self._told_until = 0.0  # until when the terminal says why nothing comes
 
     def http_client(self, read: Reader) -> HTTPClient:
@@ -118,7 +118,7 @@ class Server:
         """Note that a request got an answer that could be read."""
         self._has_answered = True
         self._failed_in_a_row = 0
-        self._last_answer = monotonic()
+        self._out_of_order_since = None
 
     def out_of_order(self, why: str, wait: float) -> None:
         """Note an attempt that failed and may be tried again in `wait` seconds.
@@ -127,7 +127,8 @@ class Server:
         own patience, would come to an hour.
         """
         now = monotonic()
-        if (silent := now - self._last_answer) > max(MAX_OUTAGE, 3 * self.section.timeout):
+        self._out_of_order_since = now if self._out_of_order_since is None else self._out_of_order_since
+        if (silent := now - self._out_of_order_since) > max(MAX_OUTAGE, 3 * self.section.timeout):
             raise LTGCError(
                 f"{self._where}: {why}, and no answer for {silent:,.0f} s; run again when it is up, "
                 "what was paid for is kept"

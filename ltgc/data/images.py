@@ -12,7 +12,7 @@ from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
 # Others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
-FORMATS = ["BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"]
+FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
 FORMATS += ["AVIF"] if features.check("avif") else []
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
