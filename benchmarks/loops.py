@@ -39,6 +39,7 @@ from graphs.state import ReflectContext, ReflectState
 from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
+from ltgc.data.images import content_hash
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED
@@ -279,8 +280,10 @@ def describe(base_url: str, photos: int) -> None:
             ClassRecord(label=i, name=name, slug=class_slug(i, name), train=1, val=0, test=1, shot="few")
             for i, name in enumerate(names)
         ]
+        hash = content_hash(Path("photo.jpg").read_bytes())
         images = [
-            ImageRecord(path="photo.jpg", label=i, class_name=name, split="train") for i, name in enumerate(names)
+            ImageRecord(path="photo.jpg", label=i, class_name=name, split="train", hash=hash)
+            for i, name in enumerate(names)
         ]
         files.write_records_csv(CLASSES, classes, ClassRecord)
         files.write_records_csv(MANIFEST, images, ImageRecord)

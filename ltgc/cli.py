@@ -30,14 +30,18 @@ Shards = Annotated[list[Path], typer.Argument(help="Tar files, for example gener
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    try_models: Annotated[
+        bool, typer.Option("--try", help="Also send one small paid request to each model server.")
+    ] = False,
+) -> None:
     """Check that this machine is ready for params.yaml.
 
-    This costs nothing. The exit code is 1 if a check fails.
+    Without --try this costs nothing. The exit code is 1 if a check fails.
     """
     from ltgc.commands import doctor
 
-    doctor.main()
+    doctor.main(try_models)
 
 
 @app.command()

@@ -29,7 +29,7 @@ def main(variant: str = "") -> None:
         raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
     take_in_replies()
     folder = ablations.build(variant, variants[variant])
-    for arguments in ablations.stages(seeds):
+    for arguments in ablations.stages():
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder)
         if done.returncode:
             sys.exit(done.returncode)  # it has said why

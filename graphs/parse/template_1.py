@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from graphs.parse.reply import MARK, PREFIX, REFUSAL, Unusable, one_line, plain
 from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
-MAX_DESCRIPTION = 1_000  # characters after the class name; DALL-E 2 takes 1,000 in all
+MAX_DESCRIPTION = 1_000  # characters after the class name; some images APIs take 1,000 in all
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,21 @@ def after_class(text: str, class_name: str, prose: bool) -> str:
 
 
 def _name_pattern(class_name: str) -> re.Pattern[str]:
-    """The class's name as models write it: any case, "_" for a blank, quoted, in the plural."""
-    words = re.findall(r"[^\W_]+", class_name)
+    """The class's name as models write it: any case, "_" for a blank, quoted, in the plural, without its hint."""
+    base, hint = split_hint(class_name)
+    words = re.findall(r"[^\W_]+", base)
     if not words:  # an emoji, say
         return re.compile(re.escape(one_line(class_name)))
     name = r"[\W_]{0,5}".join(map(re.escape, words))
-    return re.compile(rf"\W*(?<!\w){name}(?:e?s)?(?![^\W_])", re.I)
+    meant = r"[\W_]{0,5}".join(map(re.escape, re.findall(r"[^\W_]+", hint)))
+    hinted = rf"(?:[\W_]{{1,5}}{meant}\W?(?=\W|$))?" if meant else ""
+    return re.compile(rf"\W*(?<!\w){name}(?:e?s)?(?![^\W_]){hinted}", re.I)
+
+
+def split_hint(class_name: str) -> tuple[str, str]:
+    """The name and the hint of "crane (the bird)" (data.class_hints); without a hint, the name and ""."""
+    match = re.fullmatch(r"(.*\S) \(([^()]+)\)", class_name)
+    return (match[1], match[2]) if match else (class_name, "")
 
 
 def _ends_name(rest: str) -> bool:

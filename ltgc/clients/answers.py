@@ -34,6 +34,7 @@ def completion(body: bytes, kind: str, request: httpx2.Request) -> bytes:
     entry = {"index": 0, "finish_reason": _text(choice, "finish_reason"), "message": said}
     counted = {"usage": usage} if (usage := _usage(found)) else {}
     head = {"id": "", "object": "chat.completion", "created": 0, "model": ""}
+    head |= {"service_tier": "flex"} if found.get("service_tier") == "flex" else {}
     return json.dumps(head | {"choices": [entry]} | counted).encode()
 
 
@@ -76,7 +77,7 @@ def _streamed(body: bytes, request: httpx2.Request) -> dict[str, Any]:
             whole = True
             break
         piece = _object(data.encode("utf-8", "replace"), "text/event-stream", request)
-        found = {"usage": piece["usage"]} if "usage" in piece else found
+        found |= {name: piece[name] for name in ("usage", "service_tier") if piece.get(name)}
         choice = _first(piece, "choices") or {}
         delta = choice.get("delta")
         if isinstance(delta, dict):
@@ -108,7 +109,7 @@ def _content(message: Mapping[str, Any]) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _usage(found: Mapping[str, Any]) -> dict[str, int] | None:
+def _usage(found: Mapping[str, Any]) -> dict[str, Any] | None:
     """The tokens that the server counted; None where it did not."""
     usage = found.get("usage")
     if not isinstance(usage, dict):
@@ -116,7 +117,12 @@ def _usage(found: Mapping[str, Any]) -> dict[str, int] | None:
     prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not (type(prompt) is int and type(reply) is int and 0 <= prompt <= MAX_TOKENS and 0 <= reply <= MAX_TOKENS):
         return None
-    return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+    details = usage.get("completion_tokens_details")
+    thought = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+    if type(thought) is int and 0 < thought <= reply:
+        counts["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return counts
 
 
 def _start(body: bytes) -> str:

@@ -7,12 +7,13 @@ import io
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
 import openai
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_openai import ChatOpenAI
 from PIL import Image
 from pydantic import SecretStr
@@ -37,7 +38,9 @@ class Reply:
     refusal: str | None = None
     finish_reason: str | None = None
     prompt_tokens: int = 0
-    completion_tokens: int = 0
+    completion_tokens: int = 0  # all that is billed as output, thinking included
+    reasoning_tokens: int = 0  # of these, what the model thought
+    service_tier: str | None = None  # the one that served it, where it is not the standard one
     tokens_estimated: bool = False  # the server did not count them; see limits.tokens
     failure: RequestReason | None = None  # of a request that failed after its retries
 
@@ -47,12 +50,19 @@ class Reply:
         return self.finish_reason == "length"
 
     @property
+    def only_thought(self) -> bool:
+        """max_tokens was reached before the first word of the reply; the same question would end so again."""
+        return self.truncated and not self.text.strip() and self.reasoning_tokens > 0
+
+    @property
     def unusable(self) -> ReplyReason | RequestReason | None:
         """Why nothing in it can be used; None if something may be."""
         if self.failure:
             return self.failure
         if self.refusal or self.finish_reason == "content_filter":
             return "refused"
+        if self.only_thought:
+            return "only_thought"
         if not self.text.strip():
             return "empty"
         return "truncated" if self.truncated else None
@@ -61,6 +71,11 @@ class Reply:
     def counts(self) -> Counter[str]:
         """What it adds to the metrics of a stage, whether it was paid for today or was stored."""
         counts = Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        if self.reasoning_tokens:
+            counts["reasoning_tokens"] = self.reasoning_tokens
+        if self.service_tier:
+            counts[f"{self.service_tier}_prompt_tokens"] = self.prompt_tokens
+            counts[f"{self.service_tier}_completion_tokens"] = self.completion_tokens
         if self.tokens_estimated:
             counts["calls_with_estimated_tokens"] = 1
         return counts
@@ -90,7 +105,9 @@ class Chat:
             temperature=section.temperature,
             seed=section.seed,
             max_completion_tokens=section.max_tokens if standard else None,
-            extra_body=body or None,
+            reasoning_effort=section.reasoning_effort,
+            service_tier=section.service_tier,
+            extra_body=section.extra_body | body or None,
             timeout=section.timeout,
             max_retries=section.retries,
             default_headers=server.headers,
@@ -116,7 +133,7 @@ class Chat:
         async with self._asking.setdefault(key, asyncio.Lock()):
             while True:
                 if (stored := self._store.get(self._section.address, slug, key)) is not None:
-                    return Reply(**{name: value for name, value in stored.items() if name in STORED})
+                    return _judged(Reply(**{name: value for name, value in stored.items() if name in STORED}))
                 try:
                     async with self.server.limits.slots:
                         return await self._pay(slug, key, messages)
@@ -145,8 +162,8 @@ class Chat:
                 outcome: Outcome = "useless" if reply.unusable else "answered"
                 cost = Cost(outcome, usd, reply.prompt_tokens, reply.completion_tokens)
                 await self._store.keep(payment, slug, {"model": section.model, **_stored(reply)}, cost)
-        self.server.answered()
-        return reply
+        self.server.answered(only_thought=reply.only_thought)
+        return _judged(reply)
 
     def _read(self, message: AIMessage, messages: list[BaseMessage]) -> Reply:
         # JSON may smuggle lone surrogates in.
@@ -160,6 +177,8 @@ class Chat:
             finish_reason=message.response_metadata.get("finish_reason"),
             prompt_tokens=usage["input_tokens"] if usage and counted else question_tokens(messages, image_tokens),
             completion_tokens=usage["output_tokens"] if usage and counted else tokens(text),
+            reasoning_tokens=_thinking(usage) if usage and counted else 0,
+            service_tier="flex" if message.response_metadata.get("service_tier") == "flex" else None,
             tokens_estimated=not counted,
         )
 
@@ -169,12 +188,17 @@ class Chat:
         Made here and not from the question as LangChain serialises it, which changes with its version.
         """
         section = self._section
-        determining = {
+        determining: dict[str, Any] = {
             "model": section.model,
             "temperature": section.temperature,
             "max_tokens": section.max_tokens,
             "seed": section.seed,
         }
+        # Only where they are set: the keys of replies from before there were these settings stay as they are.
+        if section.reasoning_effort:
+            determining["reasoning_effort"] = section.reasoning_effort
+        if section.extra_body:
+            determining["extra_body"] = section.extra_body
         return key_of(determining, [[m.type, _content(m.content)] for m in messages], *self.server.version)
 
     @asynccontextmanager
@@ -195,9 +219,22 @@ class Chat:
 
 
 def _stored(reply: Reply) -> dict[str, Any]:
-    """A reply as the store holds it."""
-    left_out = {"failure"} if reply.tokens_estimated else {"failure", "tokens_estimated"}
-    return {name: value for name, value in asdict(reply).items() if name not in left_out}
+    """A reply as the store holds it; what is seldom set is left out."""
+    seldom = {"reasoning_tokens", "service_tier", "tokens_estimated"}
+    return {
+        name: value for name, value in asdict(reply).items() if name != "failure" and (value or name not in seldom)
+    }
+
+
+def _judged(reply: Reply) -> Reply:
+    """A reply that is all thinking counts as a request that failed: no graph asks the question a second time."""
+    return replace(reply, failure="only_thought") if reply.only_thought else reply
+
+
+def _thinking(usage: UsageMetadata) -> int:
+    """Tokens of thinking; LangChain names them after the service tier, for example flex_reasoning."""
+    details = cast(dict[str, int], usage.get("output_token_details") or {})
+    return sum(tokens for name, tokens in details.items() if name.endswith("reasoning"))
 
 
 def _content(content: Any) -> Any:

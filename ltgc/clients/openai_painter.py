@@ -89,9 +89,9 @@ class OpenAIPainter:
         section = self._section
         options: dict[str, Any] = {"model": section.model, "prompt": prompt, "size": section.size, "n": 1}
         options |= self._options
-        if section.response_format:
+        if section.response_format and not section.is_gpt_image:
             options["response_format"] = section.response_format
-        if section.send_seed and section.seed is not None:
+        if section.send_seed and section.seed is not None and not section.is_gpt_image:
             options["extra_body"] = {"seed": seed}
         return options
 

@@ -31,8 +31,20 @@ MAX_WAIT = 120  # seconds; the openai client does not wait for a longer Retry-Af
 MAX_OUTAGE = 600  # seconds without any answer, and at least some requests long
 WORTH_TELLING = 10  # seconds
 NAMED = 10  # failed classes named per reason
-REFUSALS = {"content_policy_violation", "content_filter", "moderation_blocked", "image_generation_user_error"}
+REFUSALS = {
+    *(
+        "content_policy_violation",
+        "image_content_policy_violation",
+        "moderation_blocked",
+        "invalid_prompt",
+        "image_generation_user_error",
+    ),  # OpenAI
+    *("content_filter", "contentFilter"),  # Azure
+}
 MODERATED = re.compile(r"moderat|content.?(?:policy|filter)|safety|flagged", re.I)
+NO_CAPACITY = re.compile(r"resource[ _]unavailable", re.I)  # the 429 of flex processing, which is not billed
+# Replies that were all thinking, before their share of all replies is held against max_failed_fraction.
+ENOUGH = 10
 # What a server that rejects a parameter says, and what then to write in its section of params.yaml.
 REJECTS = re.compile(
     r"unsupported|not support|unrecognized|unknown (?:param|arg|field|name)|unexpected|not permitted|not allowed"
@@ -42,7 +54,9 @@ REJECTS = re.compile(
 # How a server names a parameter; a prompt that it repeats may hold its name, too ("a sunflower seed").
 NAMES = r"['\"`]{0}['\"`]|(?:param\w*|arg\w*|field|permitted|supplied):? {0}\b|\b{0}\b (?:is|are) not"
 REMEDIES = {
-    "temperature": "temperature: null",
+    "temperature": "temperature: null (or reasoning_effort: none)",
+    "reasoning": "reasoning_effort: one that the model knows, or null",
+    "service_tier": "service_tier: null",
     "seed": "seed: null",
     "response_format": "response_format: null",
     "size": "size: one that the model draws",
@@ -94,10 +108,11 @@ class Server:
         self.said: str | None = None  # the server's words about its last failure, without the key
         # What its replies depend on beside the question.
         self.version = [embedded_digest()] if section.embedded else []
-        self._has_answered = False
         self._failed_in_a_row = 0
         self._out_of_order_since: float | None = None
         self._told_until = 0.0  # until when the terminal says why nothing comes
+        self._answers = 0
+        self._only_thought = 0  # of the answers, those without a word
 
     def http_client(self, read: Reader) -> HTTPClient:
         """Connections of its own, for one event loop; close it. read: see HTTPClient."""
@@ -114,11 +129,20 @@ class Server:
             http_client=self.http_client(read),
         )
 
-    def answered(self) -> None:
-        """Note that a request got an answer that could be read."""
-        self._has_answered = True
+    def answered(self, only_thought: bool = False) -> None:
+        """Note that a request got an answer that could be read, and whether there was nothing in it but thinking.
+
+        Raises LTGCError when more than max_failed_fraction of the answers were: each is billed for nothing.
+        """
         self._failed_in_a_row = 0
         self._out_of_order_since = None
+        self._answers += 1
+        self._only_thought += only_thought
+        if self._only_thought > max(ENOUGH, self.section.max_failed_fraction * self._answers):
+            raise LTGCError(
+                f"{self.name}.max_tokens: {self._only_thought} of {self._answers} replies spent all of it on "
+                f"thinking and said nothing; set {self.name}.reasoning_effort: none or lower, or raise max_tokens"
+            )
 
     def out_of_order(self, why: str, wait: float) -> None:
         """Note an attempt that failed and may be tried again in `wait` seconds.
@@ -159,6 +183,14 @@ class Server:
         if code in REFUSALS or (status == 403 and MODERATED.search(self.said)):
             return "refused"
         self._stop_for(error, status, code)
+        if status == 429 and NO_CAPACITY.search(self.said) and getattr(self.section, "service_tier", None):
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row < max(20, 4 * self.limits.concurrency):
+                return "flex_unavailable"
+            raise LTGCError(
+                f"{self._where}: no capacity for {self.name}.service_tier flex, {self._failed_in_a_row} times in "
+                "turn; run again later, or set it to null for the standard price; what was paid for is kept"
+            ) from None
         if any(isinstance(cause, httpx2.ConnectError) for cause in causes):
             raise LTGCError(f"{self._where}: nothing answers; start the server or correct the address") from None
         self._failed_in_a_row += 1
@@ -181,16 +213,16 @@ class Server:
         Once a request was answered, the key, the model and the parameters are right: what is refused then is that
         one request.
         """
-        if status == 401 or (status == 403 and not self._has_answered):
+        if status == 401 or (status == 403 and not self._answers):
             raise LTGCError(
                 f"{self._where}: HTTP {status}, access denied; check the key in ${self.section.api_key_env}"
             ) from None
-        if (status == 404 or code == "model_not_found") and not self._has_answered:
+        if (status == 404 or code == "model_not_found") and not self._answers:
             raise LTGCError(
                 f"{self.name}.model: {self.base_url} knows no {self.section.model!r}; name one of its models, "
                 "and see that base_url ends where the API begins (mostly /v1)"
             ) from None
-        if status in (400, 422) and not self._has_answered and (remedy := self._remedy(error)):
+        if status in (400, 422) and not self._answers and (remedy := self._remedy(error)):
             raise LTGCError(
                 f"{self._where}: parameter rejected: set {self.name}.{remedy}; it said: {self.said}"
             ) from None

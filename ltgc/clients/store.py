@@ -42,17 +42,22 @@ class Store:
     """The replies that one run of a stage uses. A context manager."""
 
     def __init__(
-        self, folder: Path, sections: Sequence[ServerSettings], budget: Budget | None = None, share: bool = True
+        self,
+        folder: Path,
+        sections: Sequence[ServerSettings],
+        budget: Budget | None = None,
+        share: bool = True,
+        reuse: bool = True,
     ) -> None:
         """folder: the shared store, store/<stage>; sections: of params.yaml, whose models the stage asks.
 
-        share: False leaves the shared store as it is.
+        share: False leaves the shared store as it is; reuse: False asks what is in the pool again.
         """
         self.folder = folder
         self.budget = budget or Budget()
         self.tally = Tally()
         self._sections = sections
-        self._shares = share
+        self._shares, self._reuses = share, reuse
         self._embedded_models = {section.billed_as for section in sections if section.embedded}
         self._accounts: dict[bool, Account] = {}  # by whether the pool is that of the embedded endpoint's replies
         self._bought_before: set[str] | None = None  # models whose replies were paid for, and are not all here
@@ -93,7 +98,7 @@ class Store:
         replies = self._account(embedded).pool
         found = {stored.id: stored.reply for stored in replies.find(key, address)}
         usable = [id for id, reply in found.items() if "image" not in reply or replies.has_image(reply["image"])]
-        if not usable:
+        if not usable or not self._reuses:
             return None
         id = self._first_named(embedded, usable) if len(usable) > 1 else usable[0]
         self._note_used(slug, key, embedded, id)

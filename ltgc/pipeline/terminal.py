@@ -13,7 +13,7 @@ CONTROL = dict.fromkeys({*range(32), *range(127, 160)} - {ord("\n"), ord("\t")},
 class PlainConsole(Console):
     """Prints no control characters but its own."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(text.translate(CONTROL), **options)
 
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from helpers.openai_server import Body, Fault, Reset, Script, chat_body, said
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record
 from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from helpers.training_world import save_clip
 from langchain_core.messages import HumanMessage
@@ -276,10 +277,12 @@ def test_an_image_is_stored_as_it_came_and_drawn_once(script, tmp_path):
 
 def test_gpt_image_is_not_sent_what_it_refuses_and_the_seed_still_tells_drawings_apart(script, tmp_path):
     script.image = lambda request: png()
-    section = t2i_section(script, model="gpt-image-1", send_seed=False, response_format=None)
+    section = t2i_section(script, model="gpt-image-2.5-flare", quality="low", response_format="b64_json")
     draw(section, tmp_path, ("a rose", 7), ("a rose", 8))
     assert script.calls == 2
-    assert all(not {"seed", "response_format"} & set(request) for request in script.requests)
+    assert all(request.keys() == {"model", "prompt", "size", "quality", "n"} for request in script.requests)
+    with pytest.raises(ValueError, match="style: gpt-image models take none"):
+        t2i_section(script, model="gpt-image-2.5-flare", style="vivid")
 
 
 def test_quality_and_style_are_sent_where_they_are_set_and_another_quality_is_another_drawing(script, tmp_path):
@@ -375,8 +378,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             path = tmp_path / f"photos/{slug}/{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(f"#{label}{i}0000"[:7], secret="metadata"))
-            record = ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train")
-            images.append(record)
+            images.append(image_record(tmp_path / "photos", f"{slug}/{i}.png", label, name))
     files.write_records_csv(CLASSES, classes, ClassRecord)
     files.write_records_csv(MANIFEST, images, ImageRecord)
     return tmp_path

@@ -21,6 +21,7 @@ from helpers.paid_world import (
     serving,
     small_world,
 )
+from helpers.photo_folders import list_again
 from PIL import Image
 
 from ltgc.clients.database import Database
@@ -96,6 +97,7 @@ def test_a_change_asks_only_what_it_must_and_going_back_asks_nothing(tmp_path, m
 
         path = tmp_path / "photos/0002-daucus-carota/1.png"
         Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+        list_again(tmp_path / MANIFEST, tmp_path / "photos")
         assert 1 <= asked(describe) <= 3  # the tries of one image
         changed = {n for n, data in replies.items() if Path("store/describe", n).read_bytes() != data}
         assert changed == {"0002-daucus-carota.jsonl"}

@@ -64,6 +64,7 @@ LINE = "A photo of the class rose, with red petals in snow.\n"
 ANSWERS: dict[str, Callable[[], Any]] = {
     "empty content": lambda: "",
     "null content": lambda: None,
+    "nothing but thinking": lambda: chat_body("", "length", thinking=97),
     "a refusal": lambda: chat_body(None, refusal=f"I will not, {KEY}"),
     "cut off at max_tokens": lambda: chat_body("half a", "length"),
     "half a JSON body": lambda: Raw(b'{"id": "x", "choices": [{"mess'),

@@ -1,7 +1,9 @@
 """The doctor: each check on a case that passes and on one that fails, with real servers, folders and remotes."""
 
 import json
+import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import pytest
 import torch
 import yaml
 from dvc.repo import Repo
-from helpers.openai_server import Body, Fault, Hang, Script
+from helpers.openai_server import Body, Fault, Hang, Script, chat_body
 from helpers.paths import ROOT
+from helpers.server_settings import png
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
@@ -168,6 +171,50 @@ def test_a_server_answers_and_knows_its_model(script):
     script.models = Fault(404)
     assert "lists no models" in check("server of llm", **asks(script))
     assert check("server of t2i", t2i__backend="diffusers").startswith("not asked")
+
+
+@pytest.mark.parametrize("days, warns", [(89, True), (91, False), (None, False)])
+def test_a_model_that_is_soon_shut_down_is_a_warning(script, days, warns):
+    end = (datetime.now(UTC) + timedelta(days)).date().isoformat() if days else None
+    script.models = Body({"object": "list", "data": [{"id": "m", "object": "model", "shutdown_date": end}]})
+    said = check("server of llm", **asks(script))
+    assert (f"m is shut down on {end}, in 89 days; choose another" in said) == warns
+    assert isinstance(said, doctor.servers.Warning) == warns
+
+
+def test_try_sends_one_request_to_each_model_and_prints_its_cost(clone, script, capsys, monkeypatch):
+    script.chat = lambda request: chat_body("A photo of the class apple, {round}{on a table}.", thinking=7)
+    script.image = lambda request: png()
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for name in doctor.SERVERS:
+        values[name] |= {"base_url": script.base_url, "model": "m", "api_key_env": "TEST_KEY"}
+    values["prices"]["m"] = {"input": 1, "output": 10, "image": 0.5}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(doctor, "CHECKS", {})
+    doctor.main(try_models=True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "10 tokens in, 10 out, 7 of them thinking; 0.000110 USD" in printed
+    assert "a drawing of 4 x 4 pixels" in printed and "0.500000 USD" in printed
+    assert script.calls == 3 and script.requests[0]["max_completion_tokens"] == values["llm"]["max_tokens"]
+    assert not Path("store").exists()
+
+
+@pytest.mark.parametrize(
+    "answer, remedy",
+    [
+        (chat_body("", "length", thinking=300), "llm.reasoning_effort: none or lower, or raise max_tokens"),
+        (
+            Fault(
+                400, "unsupported_value", "Unsupported value: 'temperature' does not support 0.7 with this model."
+            ),
+            "set llm.temperature: null (or reasoning_effort: none)",
+        ),
+    ],
+)
+def test_try_finds_what_a_model_refuses_before_the_first_paid_run(clone, script, answer, remedy):
+    script.chat = lambda request: answer
+    with pytest.raises(LTGCError, match=re.escape(remedy)):
+        doctor.TRIALS["try llm"](settings(**asks(script)))
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,14 @@ def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(worl
 
 
 def test_money_is_the_price_of_each_stages_models(world):
-    bill = costs(vision={"model": "gpt-4o"})
+    bill = costs(vision={"model": "gpt-6-luna"})
     asked = bill["describe"]
-    assert asked.usd == pytest.approx((asked.prompt_tokens * 2.5 + asked.completion_tokens * 10) / 1e6)
-    assert asked.prompt_tokens > 765 * asked.calls  # the images count
+    assert asked.usd == pytest.approx((asked.prompt_tokens * 0.1 + asked.completion_tokens * 0.5) / 1e6)
+    assert asked.prompt_tokens > 1229 * asked.calls  # the images count
     assert bill["extend"].usd == 0
-    assert costs(t2i={"model": "dall-e-2"})["generate"].usd == pytest.approx(bill["generate"].images * 0.016)
+    assert costs(t2i={"model": "gemini-3.1-flash-lite-image"})["generate"].usd == pytest.approx(
+        bill["generate"].images * 0.0336
+    )
 
 
 def test_without_a_tail_only_templates_are_asked_for_and_without_them_nothing(world):

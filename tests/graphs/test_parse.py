@@ -226,3 +226,11 @@ def test_template_2_is_read_as_a_list_of_features(reply, features):
 def test_a_template_that_cannot_be_used_gives_the_reason(reply, reason):
     with pytest.raises(Unusable, match=f"^{reason}$"):
         parse_features(reply, "rose")
+
+
+@pytest.mark.parametrize("said", ["crane (the bird)", "crane", "Crane, the bird", "cranes"])
+def test_a_class_with_a_hint_is_named_with_or_without_it(said):
+    found = parse_description(
+        f"A photo of the class {said}, {{with long legs}}{{in a marsh}}.", "crane (the bird)"
+    )
+    assert found.text == "A photo of the class crane (the bird), with long legs in a marsh."

@@ -105,13 +105,22 @@ class Script:
 
 
 def chat_body(
-    reply: str | None, finish_reason: str = "stop", refusal: str | None = None, counted: bool = True
+    reply: str | None,
+    finish_reason: str = "stop",
+    refusal: str | None = None,
+    counted: bool = True,
+    thinking: int = 0,
+    service_tier: str | None = None,
 ) -> Body:
-    """counted: with the tokens used; some servers leave them out."""
+    """counted: with the tokens used; some servers leave them out. thinking: tokens, besides the reply's 3."""
     message = {"role": "assistant", "content": reply, "refusal": refusal}
-    usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+    usage: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 3 + thinking, "total_tokens": 13 + thinking}
+    if thinking:
+        usage["completion_tokens_details"] = {"reasoning_tokens": thinking}
     choices = [{"index": 0, "message": message, "finish_reason": finish_reason}]
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
+    if service_tier:
+        body["service_tier"] = service_tier
     return Body(body | {"usage": usage} if counted else body)
 
 

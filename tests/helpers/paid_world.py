@@ -23,6 +23,7 @@ import yaml
 from PIL import Image
 
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record
 from ltgc.pipeline import files, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 
@@ -147,7 +148,7 @@ def small_world(folder: Path, base_url: str) -> None:
             path = folder / f"photos/{slug}/{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(path)
-            images.append(ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train"))
+            images.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
     files.write_records_csv(folder / CLASSES, classes, ClassRecord)
     files.write_records_csv(folder / MANIFEST, images, ImageRecord)
 

@@ -100,7 +100,7 @@ def test_a_section_of_its_own_may_differ_from_what_all_servers_share(file):
 @pytest.mark.parametrize(
     ("override", "model", "price"),
     [
-        ("prices.gpt-4o.input=3", "gpt-4o", 3),
+        ("prices.gpt-6-luna.input=3", "gpt-6-luna", 3),
         ("++prices={gpt-4.1: {input: 2, output: 8}}", "gpt-4.1", 2),
         (r"++prices={llama3.2\:3b: {input: 0.5, output: 0}}", "llama3.2:3b", 0.5),
         (r"++prices={diffusers\:org/name: {input: 1, output: 1, image: 0.01}}", "diffusers:org/name", 1),

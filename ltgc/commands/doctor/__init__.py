@@ -1,18 +1,20 @@
 """Is this machine ready for params.yaml? One line for each check, and what to do about each that fails.
 
     ltgc doctor
+    ltgc doctor --try    # and one small paid request to each model server
 
-It costs nothing, downloads and loads nothing large, and prints no key. The exit code is 1 if a check fails.
+Without --try it costs nothing. It downloads and loads nothing large and prints no key. The exit code is 1 if a
+check fails.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc.commands.doctor import machine, models, servers, storage
+from ltgc.commands.doctor import machine, models, servers, storage, trial
 from ltgc.pipeline import params
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
@@ -36,16 +38,17 @@ CHECKS: dict[str, Callable[[Params], str]] = {
     "local T2I": models.t2i_model,
     "DVC remote": storage.remote,
 }
+TRIALS: dict[str, Callable[[Params], str]] = {f"try {name}": partial(trial.ask, name) for name in SERVERS}
 SECTIONS = (
     *("data", "servers", "llm", "vision", "t2i", "clip"),
     *("extend", "templates", "train", "evaluate", "ask", "budget", "prices"),
 )
 
 
-def diagnose(settings: Params) -> list[tuple[str, bool, str]]:
+def diagnose(settings: Params, checks: Mapping[str, Callable[[Params], str]]) -> list[tuple[str, bool, str]]:
     """(check, whether it passed, what was found or what to do) of every check."""
     found = []
-    for name, check in CHECKS.items():
+    for name, check in checks.items():
         try:
             found.append((name, True, check(settings)))
         except LTGCError as error:
@@ -53,11 +56,12 @@ def diagnose(settings: Params) -> list[tuple[str, bool, str]]:
     return found
 
 
-def main() -> None:
-    found = diagnose(params.load(*SECTIONS))
+def main(try_models: bool = False) -> None:
+    found = diagnose(params.load(*SECTIONS), CHECKS | (TRIALS if try_models else {}))
     table = Table(show_header=False, box=None)
     for name, passed, text in found:
-        table.add_row("[green]✓[/]" if passed else "[red]✗[/]", name, escape(text))
+        mark = "[yellow]![/]" if isinstance(text, servers.Warning) else "[green]✓[/]" if passed else "[red]✗[/]"
+        table.add_row(mark, name, escape(text))
     output().print(table)
     if not all(passed for _, passed, _ in found):
         sys.exit(1)

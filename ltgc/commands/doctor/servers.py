@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+from datetime import UTC, date, datetime
 
 import openai
 from langsmith.utils import tracing_is_enabled
@@ -15,7 +16,12 @@ from ltgc.pipeline.params import Params
 from ltgc.pipeline.settings.servers import EMBEDDED, ServerSettings, T2ISettings
 
 SECONDS = 10  # that a server may take to answer
+SOON = 90  # days before a model is shut down, from which the doctor warns
 NAMED = 5  # models that are named if the server does not know the one in params.yaml
+
+
+class Warning(str):
+    """What a check found that is no failure today, and needs somebody's attention."""
 
 
 def key(name: str, settings: Params) -> str:
@@ -41,6 +47,8 @@ def answers(name: str, settings: Params) -> str:
     if section.model not in listed:
         near = difflib.get_close_matches(section.model, listed, NAMED, 0.3) or sorted(listed)[:NAMED]
         raise LTGCError(f"{name}.model: {where} knows no {section.model!r}; it knows {', '.join(near) or 'none'}")
+    if (end := listed[section.model]) and (days := (end - datetime.now(UTC).date()).days) <= SOON:
+        return Warning(f"{section.model} is shut down on {end}, in {days} days; choose another (docs/models.md)")
     return f"{where} knows {section.model}"
 
 
@@ -71,11 +79,12 @@ def _draws_here(section: ServerSettings) -> bool:
     return isinstance(section, T2ISettings) and section.backend == "diffusers"
 
 
-async def _models(server: Server) -> set[str] | None:
-    """The models that the server lists; None if it has no such list."""
+async def _models(server: Server) -> dict[str, date | None] | None:
+    """The models that the server lists, each with the day it is shut down; None if it has no such list."""
     async with server.client(any_json) as client:
         try:
-            return {model.id async for model in client.models.list()}
+            # Gemini's names begin with models/
+            return {m.id.removeprefix("models/"): _shutdown(m) async for m in client.models.list()}
         except openai.APIStatusError as error:
             if error.status_code in (404, 405, 501):
                 return None
@@ -83,3 +92,11 @@ async def _models(server: Server) -> set[str] | None:
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             why = server.failure(error)
     raise LTGCError(f"{server.name}.base_url {server.base_url}: {why}; it said: {server.said}")
+
+
+def _shutdown(model: openai.types.Model) -> date | None:
+    """The field `shutdown_date` of OpenAI's list; other servers have none."""
+    try:
+        return date.fromisoformat(getattr(model, "shutdown_date", None) or "")
+    except (TypeError, ValueError):
+        return None

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from ltgc.clients import pool
 from ltgc.clients.pool import Pool
 from ltgc.commands.estimate import estimate
-from ltgc.data.roots import DRAWN, image_root
+from ltgc.data.roots import MADE, image_root
 from ltgc.pipeline import artifacts, files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.errors import LTGCError
@@ -19,7 +19,7 @@ from ltgc.pipeline.params import Params
 
 GIB = 2**30
 OTHER_FILES = 1 * GIB  # models, metrics and DVC's own files, however many images are drawn
-BYTES_A_PIXEL = 2  # of a PNG of a photo; DALL-E's come to 1.5 to 3
+BYTES_A_PIXEL = 2  # of a PNG of a photo; those of photos come to 1.5 to 3
 COPIES = 3  # of a drawing: in the pool, in generated/, and in DVC's cache
 
 
@@ -59,7 +59,7 @@ def replies(settings: Params) -> str:
 def images(settings: Params) -> str:
     """The data source can be read."""
     roots = {"data.root": settings.data.root}
-    if settings.data.source not in DRAWN:
+    if settings.data.source not in MADE:
         roots["data.images"] = image_root(settings.data)
     for name, root in roots.items():
         try:

@@ -36,6 +36,7 @@ class DataSettings(Section):
     images: Path | None
     files: FilesSettings
     class_names: str | None
+    class_hints: str | None
     table: TableSettings
     seed: int
     val_fraction: Fraction

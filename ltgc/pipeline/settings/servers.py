@@ -13,6 +13,12 @@ from ltgc.pipeline.settings.base import Count, Positive, Revision, Section, Sha2
 EMBEDDED = "embedded"  # base_url of the local server that stages start and stop themselves
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # name of an environment variable; keys have small letters
 SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.I)
+FLEX_TIMEOUT = 900  # seconds; what OpenAI's guide to flex processing sets
+# What a chat request gets from other keys or from the stage; extra_body must not say it a second time.
+OWN_KEYS = {
+    *("model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "stream", "n"),
+    *("reasoning_effort", "service_tier"),
+}
 
 
 def is_local(base_url: str) -> bool:
@@ -110,8 +116,23 @@ class ChatSettings(ServerSettings):
 
     temperature: Annotated[float, Field(ge=0)] | None
     max_tokens: Positive
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    service_tier: Literal["flex"] | None = None
+    extra_body: dict[str, Any] = Field(default={})
     max_tokens_param: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     stream: bool = False
+
+    @model_validator(mode="after")
+    def _sent_once(self) -> "ChatSettings":
+        if twice := sorted(OWN_KEYS & self.extra_body.keys()):
+            raise ValueError(f"extra_body: {twice[0]} has a key of its own or is set by the stage; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _time_for_flex(self) -> "ChatSettings":
+        if self.service_tier == "flex" and self.timeout < FLEX_TIMEOUT:
+            raise ValueError(f"service_tier: flex may take 15 minutes to reply; set timeout: {FLEX_TIMEOUT}")
+        return self
 
 
 class DiffusersLoraSettings(Section):
@@ -159,6 +180,17 @@ class T2ISettings(ServerSettings):
     style: str | None = None
     diffusers: DiffusersSettings = DiffusersSettings()
 
+    @model_validator(mode="after")
+    def _style_is_read(self) -> "T2ISettings":
+        if self.is_gpt_image and self.style:
+            raise ValueError("style: gpt-image models take none; set it to null and ask for it in the description")
+        return self
+
+    @property
+    def is_gpt_image(self) -> bool:
+        """Whether it is one of OpenAI's models that take no seed, style and response_format."""
+        return self.backend == "openai" and self.model.startswith(("gpt-image-", "chatgpt-image-"))
+
     @property
     def address(self) -> str:
         return LOCAL if self.backend == "diffusers" else super().address
@@ -199,10 +231,13 @@ class Price(Section):
     """What a model costs, in USD."""
 
     input: Annotated[float, Field(ge=0)] = 0  # a million prompt tokens
-    output: Annotated[float, Field(ge=0)] = 0  # a million tokens of replies
+    output: Annotated[float, Field(ge=0)] = 0  # a million tokens of replies, thinking included, or of drawn images
     image: Annotated[float, Field(ge=0)] = 0  # a drawn image
-    # Prompt tokens that an image in a question counts as: gpt-4o's 85 + 4 tiles x 170 at describe's 1024 px.
-    image_tokens: Count = 765
+    # Prompt tokens that an image in a question counts as: 1.2 for each patch of 32 x 32 pixels, as OpenAI has
+    # counted since GPT-5.4, at describe's 1024 x 1024.
+    image_tokens: Count = 1229
+    # Tokens that the model thinks before a reply, for the estimate: unless reasoning_effort is none.
+    reasoning_tokens: Count = 0
 
     @model_validator(mode="after")
     def _whole(self) -> "Price":
