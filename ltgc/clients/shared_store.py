@@ -18,8 +18,9 @@ import yaml
 from ltgc.data import shards
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, REJECTED
-from ltgc.pipeline.artifacts.replies import LOCK, STORE
+from ltgc.pipeline.artifacts.replies import STORE
 from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.params import LOCK
 
 
 def stored(folder: Path = STORE) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from helpers.cloned_pipeline import METHODS, SPECIES, TARGET, digest, run, set_params

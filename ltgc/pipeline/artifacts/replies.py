@@ -3,5 +3,4 @@
 from pathlib import Path
 
 STORE = Path("store")
-LOCK = Path("dvc.lock")  # of DVC; the library reads in it which replies were paid for
 CALLS = Path("metrics/calls")
