@@ -84,7 +84,8 @@ def named_by_dvc(folder: Path) -> tuple[str | None, set[str]]:
     """The MD5 that dvc.lock has of the store, and the models that were asked; (None, {}) where it names none."""
     if not LOCK.is_file():
         return None, set()
-    stage = yaml.safe_load(LOCK.read_text(encoding="utf-8")).get("stages", {}).get(folder.name, {})
+    lock = yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}
+    stage = lock.get("stages", {}).get(folder.name, {})
     for out in stage.get("outs", []):
         if out["path"] == folder.as_posix() and out.get("nfiles"):
             sections = stage.get("params", {}).get("params.yaml", {}).values()
@@ -95,8 +96,12 @@ def named_by_dvc(folder: Path) -> tuple[str | None, set[str]]:
 
 def md5(folder: Path) -> str:
     """The MD5 of a store as DVC makes it: of the list of its files with theirs."""
-    listed = [
-        {"md5": hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": path.name}
-        for path in sorted(folder.iterdir(), key=lambda path: path.name)
-    ]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    listed = []
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        with path.open("rb") as file:
+            listed.append({"md5": hashlib.file_digest(file, _md5).hexdigest(), "relpath": path.name})
+    return _md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _md5(data: bytes = b"") -> "hashlib._Hash":
+    return hashlib.md5(data, usedforsecurity=False)
