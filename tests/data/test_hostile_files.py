@@ -47,7 +47,7 @@ def test_a_listed_pipe_is_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "names.txt").write_text("rose")
     changes = {"files": {"train": "train.txt", "val": None, "test": None}, "class_names": "names.txt"}
-    with pytest.raises(LTGCError, match=r"pipe.jpg: not a file; mend or remove it"):
+    with pytest.raises(LTGCError, match=r"pipe.jpg: not a file; replace or remove it"):
         prepare_dataset(section(tmp_path, source="list", **changes))
 
 
