@@ -184,6 +184,8 @@ def repository(folder: Path, base_url: str) -> Path:
     describe = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["describe"]
     describe["deps"] = ["data/classes.csv", "data/manifest.csv"]  # the code is not in this repository
     small_world(folder, base_url)
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump(values | {"prices": {}}))  # not free, as it is by default
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"describe": describe}}))
     dvc(folder, "git", "init", "-q")
     dvc(folder, "dvc", "init", "-q")

@@ -1,6 +1,7 @@
 """Paid work survives DVC's own commands: a real repository with the stage describe; an endpoint that counts."""
 
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from ltgc.clients import ledger
 from ltgc.clients.budget import Budget
 from ltgc.clients.database import Database
 
+REFUSED = "dvc.lock says that replies of"
 WARMER = "vision.temperature=0.9"  # other questions, as many
 
 
@@ -89,35 +91,31 @@ def test_a_rollback_resets_no_cap(world):
     values["budget"]["max_calls"] = world.calls() + 5
     params.write_text(yaml.safe_dump(values))
     commit(world.repository, "a cap")
-    for _ in range(2):
-        said = dvc(world.repository, "dvc", "exp", "run", "-S", WARMER, pool=world.pool, fails=True)
-        assert "budget.max_calls" in said
-        dvc(world.repository, "git", "checkout", "-q", ".")
-        dvc(world.repository, "dvc", "checkout", "-q")
-        assert world.endpoint.asked.total() == 5
+    said = dvc(world.repository, "dvc", "exp", "run", "-S", WARMER, pool=world.pool, fails=True)
+    assert "budget.max_calls" in said and world.endpoint.asked.total() == 5
+    dvc(world.repository, "git", "checkout", "-q", ".")
+    dvc(world.repository, "dvc", "checkout", "-q")
+    params.write_text(params.read_text().replace("temperature: 0.2", "temperature: 0.3"))
+    said = dvc(world.repository, sys.executable, "-m", "stages.describe", pool=world.pool, fails=True)
+    assert "budget.max_calls" in said and world.endpoint.asked.total() == 5
 
 
-def test_a_fresh_clone_without_remote_pays_nothing_with_the_users_pool_and_refuses_to_without(world, tmp_path):
-    clone = tmp_path / "clone"
+def test_a_clone_buys_nothing_again_without_a_remote_nor_with_a_part_of_what_was_pulled(world, tmp_path):
+    clone, pool = tmp_path / "clone", tmp_path / "a teammate's pool"
     dvc(tmp_path, "git", "clone", "-q", str(world.repository), str(clone))
-    said = dvc(clone, "dvc", "repro", pool=tmp_path / "another pool", fails=True)
-    assert "dvc.lock says that replies of" in said
-    dvc(clone, "dvc", "repro", "-q", pool=world.pool)
-    assert world.endpoint.asked.total() == 0
-    assert contents(clone) == contents(world.repository)
-
-
-def test_a_part_of_a_store_is_not_bought_again_and_the_rest_is_pulled(world, tmp_path):
-    clone, pool = tmp_path / "clone", tmp_path / "another pool"
-    dvc(tmp_path, "git", "clone", "-q", str(world.repository), str(clone))
+    assert REFUSED in dvc(clone, "dvc", "repro", pool=pool, fails=True)
     (first, *_) = sorted((world.repository / "store/describe").iterdir())
     dvc(clone, "dvc", "pull", "-q", f"store/describe/{first.name}")
-    said = dvc(clone, "dvc", "repro", "-f", pool=pool, fails=True)
-    assert "dvc.lock says that replies of" in said and world.endpoint.asked.total() == 0
-    dvc(clone, "dvc", "pull", "-q")
+    assert REFUSED in dvc(clone, "dvc", "repro", "-f", pool=pool, fails=True)
+    dvc(clone, "dvc", "pull", "-q", "--force")
     dvc(clone, "dvc", "repro", "-f", "-q", pool=pool)
-    assert world.endpoint.asked.total() == 0
     assert contents(clone) == contents(world.repository)
+
+    clone = tmp_path / "another"  # of the one who paid
+    dvc(tmp_path, "git", "clone", "-q", str(world.repository), str(clone))
+    dvc(clone, "dvc", "repro", "-q", pool=world.pool)
+    assert contents(clone) == contents(world.repository)
+    assert world.endpoint.asked.total() == 0
 
 
 @pytest.mark.parametrize("number", [2, 4])
