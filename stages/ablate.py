@@ -9,8 +9,10 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
+from ltgc.clients.store import Store
 from ltgc.evaluation import ablations
 from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.replies import STORE
 from ltgc.pipeline.errors import LTGCError
 
 
@@ -27,6 +29,7 @@ def main(variant: str = "") -> None:
         return
     if variant not in variants:
         raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
+    take_in_replies()
     folder = ablations.build(variant, variants[variant])
     method = ablations.method_of(variants[variant])
     for arguments in ablations.stages(method):
@@ -36,6 +39,14 @@ def main(variant: str = "") -> None:
     with chdir(folder):
         result = ablations.result(seeds, method)
     files.write_json(result_file(variant), result.model_dump())
+
+
+def take_in_replies() -> None:
+    """What LTGC itself asked may have been pulled, and be in no pool of this machine yet."""
+    settings = params.load("servers", "llm", "t2i")
+    for name in ("extend", "templates", "generate"):
+        with Store(STORE / name, [settings.llm, settings.t2i], share=False):
+            pass
 
 
 def result_file(variant: str) -> Path:

@@ -4,10 +4,9 @@
     ltgc ablations         # print metrics/ablations.json again as the table
 
 All paths of the pipeline are relative to the working directory. A variant's folder holds links to data and code,
-params.yaml with some keys changed, and the files of the pipeline's store: what LTGC asked is not asked again.
+and params.yaml with some keys changed. What LTGC asked is in the pool, and is not asked again.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from ltgc.evaluation.comparison import Comparison, Statistic, differences, summa
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.descriptions import EXISTING
-from ltgc.pipeline.artifacts.replies import STORE
 from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.files import Record
@@ -78,7 +76,8 @@ def build(variant: str, changes: Changes) -> Path:
         if entry.is_dir() and entry.name not in MADE and not entry.name.startswith(".") and not link.exists():
             link.symlink_to(entry, target_is_directory=True)
     shutil.copy(EXISTING, folder / EXISTING)
-    share_store(STORE, folder / STORE)
+    if params.LOCK.exists():  # it says which replies were paid for
+        shutil.copy(params.LOCK, folder / params.LOCK)
     files.write_text(folder / params.PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     params.load(path=folder / params.PARAMS)  # a wrong value is an error before anything runs
     return folder
@@ -113,21 +112,6 @@ def changed(variant: str, changes: Changes) -> dict[str, Any]:
             raise LTGCError(f"{VARIANTS}: {variant}: params.yaml has no key {dotted!r}")
         place[last] = value
     return values
-
-
-def share_store(store: Path, own: Path) -> None:
-    """Lay the files of `store` into `own` under other names.
-
-    A Store finds a reply in any of its files and appends to none but its classes': links are never written to.
-    """
-    for file in sorted([*store.glob("*/*.jsonl"), *store.glob("*/*.tar")]):
-        link = own / file.parent.name / f"{LTGC}.{file.name}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        try:
-            os.link(file, link)
-        except OSError:  # another file system
-            shutil.copy(file, link)
 
 
 def result(seeds: Sequence[int], method: str = METHOD) -> Result:

@@ -4,6 +4,7 @@ from typing import Any
 
 METHODS = {
     "clip_zero_shot": "CLIP zero-shot",
+    "clip_zero_shot_names": "CLIP zero-shot, bare names",
     "clip_finetune": "CLIP fine-tune",
     "no_balancemix": "No BalanceMix",
     "balanced_sample": "Balanced sampling",
@@ -22,6 +23,7 @@ VERDICT_COLOURS = {"real": "#9aa0a6", "accepted": "#2f9e62", "turned down": "#d0
 # Drawn in colour: the pair and our recipe. The others stay in the background.
 METHOD_STYLES: dict[str, dict[str, Any]] = {
     "clip_zero_shot": {"color": "#9aa0a6", "marker": "x"},
+    "clip_zero_shot_names": {"color": "#9aa0a6", "marker": "1"},
     "clip_finetune": {"color": "#4c8bf5", "marker": "o", "zorder": 3},
     "no_balancemix": {"color": "#9aa0a6", "marker": "+"},
     "balanced_sample": {"color": "#9aa0a6", "marker": "_"},

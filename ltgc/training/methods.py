@@ -69,6 +69,7 @@ BALANCED: dict[str, set[Data]] = {
 # Table 4 and the CLIP rows of Tables 1 and 2, then methods that are not in the paper.
 METHODS: dict[Method, Recipe] = {
     "clip_zero_shot": Recipe(None),
+    "clip_zero_shot_names": Recipe(None),
     "clip_finetune": Recipe(Sampling("original", UNIFORM)),
     "no_balancemix": Recipe(Sampling("both", UNIFORM), needs_generated=True),
     "balanced_sample": Recipe(BOTH),

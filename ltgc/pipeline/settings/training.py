@@ -8,6 +8,7 @@ from ltgc.pipeline.settings.base import Count, Fraction, Positive, Section
 
 Method = Literal[
     "clip_zero_shot",
+    "clip_zero_shot_names",
     "clip_finetune",
     "no_balancemix",
     "balanced_sample",
