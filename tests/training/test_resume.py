@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_bytes(
 
 
 def remove_a_photo(root: Path) -> None:
-    head, first, *others = (root / MANIFEST).read_text().splitlines(keepends=True)
+    head, _, *others = (root / MANIFEST).read_text().splitlines(keepends=True)
     (root / MANIFEST).write_text("".join([head, *others]))
 
 

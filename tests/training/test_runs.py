@@ -106,7 +106,7 @@ def test_going_back_to_earlier_params_gives_the_earlier_runs_without_training(
 
 
 def one_photo_less(root: Path) -> None:
-    head, first, *others = (root / MANIFEST).read_text().splitlines(keepends=True)
+    head, _, *others = (root / MANIFEST).read_text().splitlines(keepends=True)
     (root / MANIFEST).write_text("".join([head, *others]))
 
 
