@@ -44,7 +44,6 @@ STOPS: dict[str, str] = {  # the remedy that the line must name
     "307 to another address": r"write the address of http://there/v1",
     "429, Retry-After of an hour": r"to be asked again in 3,600 s",
     "429, the quota is used up": "quota is used up",
-    "a stream that was not asked for": "llm.stream: .* streams always; set it to true",
     "a link in place of the image": r"t2i\.response_format: .* set b64_json",
 }
 
