@@ -381,8 +381,8 @@ def test_a_server_that_only_streams_is_read_to_the_end(script, tmp_path, usage):
     (reply,) = ask(section(script, stream=True), tmp_path, "a")
     assert (reply.text, reply.unusable, reply.tokens_estimated) == ("a rose in snow", None, not usage)
     with pytest.raises(LTGCError, match=r"set llm\.stream: true"):
-        ask(section(script), tmp_path / "other", "a")
-    assert ask(section(script), tmp_path, "a") == [reply]  # the store does not care how it came
+        ask(section(script), tmp_path, "b")
+    assert ask(section(script), tmp_path, "a") == [reply]  # the pool does not care how it came
 
 
 def test_a_stream_that_breaks_off_is_tried_again(script, tmp_path, waits):
