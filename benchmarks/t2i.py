@@ -36,6 +36,7 @@ from graphs import refine
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
+from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -76,7 +77,7 @@ def save_pipeline(folder: Path) -> None:
 
 
 class AcceptAll:
-    async def score(self, label: int, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
         return 1.0, 0.0
 
 

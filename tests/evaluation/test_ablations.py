@@ -15,9 +15,11 @@ from helpers.paths import ROOT
 from PIL import Image
 
 from ltgc.evaluation import ablations
+from ltgc.evaluation.comparison import METRICS
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.runs import RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from stages import ablate, evaluate, extend, generate, quality, templates, train
 
@@ -160,6 +162,21 @@ def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
     assert "Each less ltgc" in printed
     ablations.print_table()
     assert capsys.readouterr().out == printed
+
+
+def test_a_variant_of_another_methods_own_settings_trains_that_method_and_is_less_that_method() -> None:
+    changes = {"train.own.ltgc_plus.interpolate": None}
+    assert ablations.method_of(changes) == "ltgc_plus" and ablations.method_of({"train.lr": 1}) == "balancemix"
+
+    def reached(method: str, accuracy: float) -> ablations.Result:
+        scores = RunMetrics(**dict.fromkeys(METRICS, accuracy))
+        return ablations.Result(method=method, generated=1, runs=[scores, scores])
+
+    rows = ablations.rows(
+        {"ltgc": reached("balancemix", 50), "ltgc_plus": reached("ltgc_plus", 70), "x": reached("ltgc_plus", 65)}
+    )
+    assert rows["ltgc"].less_ltgc is rows["ltgc_plus"].less_ltgc is None
+    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"].mean == -5
 
 
 @pytest.mark.parametrize(
