@@ -469,7 +469,10 @@ def test_without_a_tail_nothing_is_asked_and_empty_artifacts_are_written(script,
 
 def test_a_stage_fails_when_every_request_failed_and_says_what_the_server_said(script, world):
     script.chat = lambda request: Fault(400, message="temperature does not support 0.2")
-    with pytest.raises(LTGCError, match=r"set vision.temperature: null; it said: .*does not support 0\.2"):
+    with pytest.raises(
+        LTGCError,
+        match=r"set vision.temperature: null \(or reasoning_effort: none\); it said: .*does not support 0\.2",
+    ):
         describe.main()
     assert not EXISTING.exists()
 
