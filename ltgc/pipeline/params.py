@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.base import Section
 from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
-from ltgc.pipeline.settings.data import DataSettings
+from ltgc.pipeline.settings.data import DataSettings, LicensesSettings
 from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
 from ltgc.pipeline.settings.servers import (
     SERVED,
@@ -49,6 +49,7 @@ class Params(Section):
     compare: CompareSettings
     methods: list[Method] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
+    licenses: LicensesSettings
     budget: BudgetSettings
     prices: dict[str, Price]
 

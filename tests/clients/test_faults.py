@@ -399,7 +399,10 @@ def test_a_stream_that_breaks_off_is_tried_again(script, tmp_path, waits):
             "Unsupported parameter: 'max_tokens' is not supported; use 'max_completion_tokens' instead.",
             "llm.max_tokens_param: max_completion_tokens",
         ),
-        ("Unsupported value: 'temperature' does not support 0.7 with this model.", "llm.temperature: null"),
+        (
+            "Unsupported value: 'temperature' does not support 0.7 with this model.",
+            "llm.temperature: null (or reasoning_effort: none)",
+        ),
         ("Extra inputs are not permitted: seed", "llm.seed: null"),
         ("Only streaming requests are served", "llm.stream: true"),
     ],

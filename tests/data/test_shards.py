@@ -14,6 +14,7 @@ from PIL import Image
 from ltgc.clients.store import Store
 from ltgc.commands import shards as command
 from ltgc.data import images, shards
+from ltgc.data.synthetic import marked
 from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.pipeline.errors import LTGCError
 
@@ -193,3 +194,14 @@ def test_a_damaged_tar_is_not_cut_but_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(LTGCError, match="not there, but paid for"):
         drawing(tmp_path, 1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_drawing_is_marked_as_synthetic_and_keeps_its_pixels(kind):
+    file = io.BytesIO()
+    Image.effect_mandelbrot((16, 12), (-2, -1, 1, 1), 9).convert("RGB").save(file, kind)
+    data = marked(file.getvalue())
+    image = Image.open(io.BytesIO(data))
+    assert b"trainedAlgorithmicMedia" in (image.info.get("xmp") or image.text["XML:com.adobe.xmp"].encode())
+    assert image.tobytes() == Image.open(file).tobytes()
+    assert marked(data) == data and marked(b"RIFF....WEBP") == b"RIFF....WEBP"
