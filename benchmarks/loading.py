@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from ltgc.clip import pixels
+from ltgc.clip import crops, pixels
 from ltgc.clip.encoder import Clip
 from ltgc.data import images
 
@@ -68,7 +68,7 @@ def ours(paths: list[Path], workers: int) -> Iterator[torch.Tensor]:
 
 
 def torchvisions(folder: Path, workers: int, last: list[Any]) -> Iterator[torch.Tensor]:
-    scale = (pixels.SMALLEST_CROP**2, 1.0)
+    scale = (crops.SMALLEST_CROP**2, 1.0)
     bicubic = v2.InterpolationMode.BICUBIC
     crop = v2.RandomResizedCrop(SIDE, scale, (1.0, 1.0), interpolation=bicubic)
     transform = v2.Compose([crop, v2.RandomHorizontalFlip(), *last])

@@ -38,13 +38,13 @@ from torchvision.transforms import v2
 
 from ltgc.classifier import tuning
 from ltgc.classifier.network import Classifier
-from ltgc.clip import pixels
+from ltgc.clip import crops, pixels
 from ltgc.clip.encoder import Clip
 from ltgc.pipeline import params
 from ltgc.pipeline.settings.training import TrainSettings
-from ltgc.training.batches import TrainingSet, make_plan
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
+from ltgc.training.plan import TrainingSet, make_plan
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -99,7 +99,7 @@ def same_batch(side: int, batch_size: int, steps: int) -> Iterator[tuple[Tensor,
 
 def timm_batches(folder: Path, side: int, batch_size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     """torchvision's loader with random resized crops and flips, and timm's Mixup."""
-    crop = v2.RandomResizedCrop(side, (pixels.SMALLEST_CROP**2, 1.0), (1.0, 1.0))
+    crop = v2.RandomResizedCrop(side, (crops.SMALLEST_CROP**2, 1.0), (1.0, 1.0))
     transform = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])
     sampler = torch.utils.data.RandomSampler(range(PHOTOS), num_samples=batch_size * steps, replacement=True)
     data = datasets.ImageFolder(folder, transform)

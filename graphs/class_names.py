@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from graphs.parse.reply import MAX_REPLY, THINKING, Unusable, normalised, refused
 from graphs.parse.template_1 import split_hint
-from ltgc.data.synonyms import SYNONYMS
-from ltgc.pipeline.artifacts.dataset import ClassRecord
+from ltgc.pipeline.artifacts.dataset import SYNONYMS, ClassRecord, Synonym
 from ltgc.pipeline.errors import LTGCError
 
 Words = tuple[str, ...]
@@ -16,20 +15,24 @@ Words = tuple[str, ...]
 class Names:
     """Finds classes by name and synonym in what a model says, whatever its case, plurals and punctuation."""
 
-    def __init__(self, classes: Sequence[ClassRecord], synonyms: Iterable[tuple[str, str]] = ()) -> None:
-        """synonyms: (class name, another name of it). Raises LTGCError for one that two classes share."""
+    def __init__(self, classes: Sequence[ClassRecord], synonyms: Iterable[Synonym] = ()) -> None:
+        """Raises LTGCError for a synonym that two classes share, or of no class."""
         labels = {c.name: c.label for c in classes}
         self._labels: dict[Words, int] = {words(name): label for name, label in labels.items()}
         self._stems: dict[Words, int] = {}  # only after the exact names: "glass" and "glasses" may be two classes
+        own_names = [Synonym(class_name=name, synonym=name) for name in labels]
         bases = Counter(split_hint(name)[0] for name in labels)
         without_hints = [
-            (name, base) for name in labels if bases[base := split_hint(name)[0]] == 1 and base != name
+            Synonym(class_name=name, synonym=base)
+            for name in labels
+            if bases[base := split_hint(name)[0]] == 1 and base != name
         ]
-        for class_name, name in [*synonyms, *without_hints, *((name, name) for name in labels)]:
+        for class_name, name in ((s.class_name, s.synonym) for s in [*synonyms, *without_hints, *own_names]):
             if class_name not in labels:
-                raise LTGCError(f"{SYNONYMS}: {class_name!r} is no class of data/classes.csv")
+                raise LTGCError(f"{SYNONYMS.name}: {class_name!r} is no class; correct it in data.root")
             if self._labels.setdefault(words(name), labels[class_name]) != labels[class_name]:
-                raise LTGCError(f"{SYNONYMS}: {name!r} is given to {class_name!r} and names another class too")
+                what = f"{name!r} is given to {class_name!r} and names another class too"
+                raise LTGCError(f"{SYNONYMS.name}: {what}; correct it in data.root")
             self._stems.setdefault(_stem(words(name)), labels[class_name])
         self._longest = max(map(len, self._labels), default=0)
 

@@ -26,7 +26,7 @@ def main(variant: str = "") -> None:
     if variant not in variants:
         raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
     folder = ablations.build(variant, variants[variant])
-    for arguments in ablations.stages(seeds):
+    for arguments in ablations.stages():
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder)
         if done.returncode:
             sys.exit(done.returncode)  # it has said why

@@ -14,12 +14,11 @@ from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.data import images
-from ltgc.data.roots import image_root
-from ltgc.data.synonyms import read_synonyms
+from ltgc.data.roots import image_file, image_root
 from ltgc.evaluation.asking import ask_metrics, images_wanted, sample_images
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.asking import ANSWERS, ASK, Answer
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, SYNONYMS, ClassRecord, ImageRecord, Synonym
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.params import Params
@@ -33,7 +32,7 @@ def main() -> None:
     classes = files.read_csv(CLASSES, ClassRecord)
     test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)
-    names = Names(classes, read_synonyms(settings.data.root))
+    names = Names(classes, files.read_csv(SYNONYMS, Synonym))
 
     with Store(STORE / "ask", budget.load()) as store:
         answered = asyncio.run(ask_all(settings, asked, classes, names, store)) if asked else []
@@ -62,7 +61,7 @@ async def ask_all(
             async def one(image: ImageRecord) -> tuple[Answer, Calls, bool]:
                 """The answer, what it took, and whether the server or the image is to blame that there is none."""
                 try:
-                    url = await asyncio.to_thread(images.data_url, root / image.path)
+                    url = await asyncio.to_thread(images.data_url, image_file(root, image))
                 except (images.BadImage, OSError):
                     return record(image, reason="bad_image"), Calls(Counter(), Counter(["bad_image"])), True
                 start = ClassifyState(slug=slugs[image.label], image_url=url)

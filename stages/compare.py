@@ -1,4 +1,4 @@
-"""Stage compare: mean and standard deviation of every method over the seeds, and paired differences to BalanceMix.
+"""Stage compare: mean and standard deviation of every method over the seeds, and differences to the control.
 
 python -m stages.compare
 """
@@ -6,7 +6,7 @@ python -m stages.compare
 from ltgc.evaluation.comparison import (
     PER_CLASS_FIELDS,
     comparison_rows,
-    differences,
+    differences_to_control,
     lmm_row,
     per_class_rows,
     read_results,
@@ -25,7 +25,7 @@ def main() -> None:
 
     comparison = summarise(results.runs)
     files.write_json(COMPARE, comparison | lmm_row(asked))
-    files.write_json(PAIRED, differences(results.runs))
+    files.write_json(PAIRED, differences_to_control(results, section.seeds))
     fields = ["method", "metric", "mean", "std", *(f"seed_{seed}" for seed in section.seeds)]
     files.write_csv(COMPARE_PLOT, comparison_rows(results.runs, section.seeds), fields)
     rows = per_class_rows(results.accuracies)

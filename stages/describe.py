@@ -13,7 +13,7 @@ from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.data import images
-from ltgc.data.roots import image_root
+from ltgc.data.roots import image_file, image_root
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, ExistingDescription
@@ -49,7 +49,7 @@ async def describe_all(
 
             async def one(image: ImageRecord) -> tuple[ExistingDescription, Calls]:
                 try:
-                    url = await asyncio.to_thread(images.data_url, root / image.path)
+                    url = await asyncio.to_thread(images.data_url, image_file(root, image))
                 except (images.BadImage, OSError):
                     return bad_image(image), Calls(Counter(), Counter(["bad_image"]))
                 start = DescribeState(class_record=few[image.label], image=image, image_url=url)

@@ -22,7 +22,7 @@ from ltgc.clip.class_texts import class_texts
 from ltgc.clip.detection import Filter, real_images
 from ltgc.clip.weights import load_clip
 from ltgc.data import shards
-from ltgc.data.roots import image_root
+from ltgc.data.roots import image_file, image_root
 from ltgc.data.synthetic import marked
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
@@ -107,7 +107,7 @@ async def make_filter(
     root = image_root(settings.data)
 
     async def one(image: ImageRecord) -> float:
-        return await scorer.measure(image.label, root / image.path)
+        return await scorer.measure(image.label, image_file(root, image))
 
     scores = await run_all("score real images", images, one, store.tally)
     real: dict[int, list[float]] = {label: [] for label in labels}

@@ -1,4 +1,4 @@
-"""Stage prepare: read or draw the data set, list its images and classes with their shot groups.
+"""Stage prepare: read or make the data set, list its images and classes with their shot groups.
 
 python -m stages.prepare
 """
@@ -8,16 +8,19 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
+from ltgc.data import shards
 from ltgc.data.dataset import Dataset, prepare_dataset
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import (
     CLASSES,
-    DRAWN_IMAGES,
     FINDINGS,
+    MADE_IMAGES,
     MANIFEST,
+    SYNONYMS,
     ClassRecord,
     Finding,
     ImageRecord,
+    Synonym,
 )
 from ltgc.pipeline.terminal import console
 
@@ -30,31 +33,35 @@ KINDS = {
 
 
 def main() -> None:
-    section = params.load("data").data
-
-    # Drawn beside their place and then moved, so that an error leaves the last good set as it was.
-    with files.replaced_folder(DRAWN_IMAGES) as drawn:
-        dataset = prepare_dataset(section, drawn)  # stays empty where the source's images stay where they are
-
+    dataset = prepare_dataset(params.load("data").data)
+    shards.write(MADE_IMAGES, dataset.made_images.items())  # empty for images that stay where they are
     files.write_records_csv(MANIFEST, dataset.images, ImageRecord)
     files.write_records_csv(CLASSES, dataset.classes, ClassRecord)
     files.write_records_csv(FINDINGS, dataset.findings, Finding)
+    files.write_records_csv(SYNONYMS, dataset.synonyms, Synonym)
     console.print(table(dataset))
     named = [finding for finding in dataset.findings if finding.kind in ("bad", "near_duplicate")]
     for finding in named[:LISTED]:
-        twin = f": {finding.other}" if finding.other else ""
-        console.print(f"  {escape(f'{finding.path}: {finding.reason}{twin}')}", soft_wrap=True)
+        other = f": {finding.other}" if finding.other else ""
+        console.print(f"  {escape(f'{finding.path}: {finding.reason}{other}')}", soft_wrap=True)
     if len(named) > LISTED:
         console.print(f"  and {len(named) - LISTED} more in {FINDINGS}")
 
 
 def table(dataset: Dataset) -> Table:
-    """Classes and images a shot group, and how many findings there are, by kind (skipped files by reason)."""
-    found = Counter(
+    """Classes and images a shot group; findings by kind (skipped files by reason); classes without validation."""
+    counts = Counter(
         f"{f.kind.replace('_', ' ')}, {f.reason}" if f.kind == "skipped" else KINDS[f.kind]
         for f in dataset.findings
     )
-    caption = "; ".join(f"{count:,} {what}" for what, count in sorted(found.items()))
+    notes = [f"{count:,} {what}" for what, count in sorted(counts.items())]
+    if unvalidated := [c for c in dataset.classes if not c.val]:
+        few = sum(c.shot == "few" for c in unvalidated)
+        notes.append(
+            f"no validation image of {len(unvalidated):,} classes, {few:,} of them few-shot: "
+            "validation accuracy says nothing about them"
+        )
+    caption = "; ".join(notes)
     table = Table("", title="Data set", caption=escape(caption) or None)
     for heading in ("classes", "train", "val", "test", "train a class"):
         table.add_column(heading, justify="right")

@@ -1,187 +1,93 @@
-"""Stage train: fine-tune CLIP's visual encoder by one method from one seed.
+"""Stage train: fine-tune CLIP's visual encoder by every method of params.yaml, from every seed.
 
-python -m stages.train balancemix 0
-accelerate launch --num_processes 2 -m stages.train balancemix 0
+python -m stages.train                  # trains the runs that are not finished yet
+python -m stages.train balancemix       # those of one method
+python -m stages.train balancemix 0     # one of them
+accelerate launch --num_processes 2 -m stages.train
 """
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, cast, get_args
 
-import torch
-
-from ltgc.classifier import devices, tuning
-from ltgc.classifier.head import HeadSource, initial_bias, initial_head
-from ltgc.classifier.inference import accuracy
-from ltgc.classifier.network import Classifier
-from ltgc.clip import pixels
-from ltgc.clip.weights import load_clip
 from ltgc.data.roots import image_root
-from ltgc.pipeline import files, params, stage
+from ltgc.pipeline import files, params, pins, stage
 from ltgc.pipeline.artifacts.code import CODE
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
-from ltgc.pipeline.artifacts.descriptions import (
-    EXISTING,
-    EXTENDED,
-    TEMPLATES,
-    ClassTemplate,
-    ExistingDescription,
-    ExtendedDescription,
-)
-from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
-from ltgc.pipeline.artifacts.runs import CURVES, MODELS, Run
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, TEMPLATES
+from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, DROPPED
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import Method
 from ltgc.pipeline.terminal import console
-from ltgc.training import checkpoint, losses
-from ltgc.training.batches import TrainingSet, class_counts, class_prior, keep_generated, make_plan
-from ltgc.training.loop import Row, train
-from ltgc.training.methods import METHODS
+from ltgc.training import runs
+from ltgc.training.runs import RunId
+
+INPUTS = [CODE / "train.txt", MANIFEST, CLASSES, EXISTING, EXTENDED, TEMPLATES, ATTEMPTS, ACCEPTED, DROPPED]
 
 
 def main(method: str = "", seed: str = "") -> None:
-    if method not in METHODS or not seed.isdecimal():
+    if (method and method not in get_args(Method)) or (seed and not seed.isdecimal()):
         raise LTGCError(
-            f"usage: python -m stages.train METHOD SEED, METHOD one of {', '.join(METHODS)}, SEED 0, 1, ..."
+            "usage: python -m stages.train [METHOD [SEED]], "
+            f"METHOD one of {', '.join(get_args(Method))}, SEED 0, 1, ..."
         )
-    section = params.load("data.source", "data.root", "data.images", "clip", "train")
-    if not devices.for_training(section.train).is_main_process:
-        fit(method, int(seed), section)
-        return
-    folder = MODELS / method / seed
-    part = folder.with_name(f".{seed}.part")  # becomes `folder` when it is whole
-    curves = CURVES / method / seed
-    for stale in (part, curves):
-        shutil.rmtree(stale, ignore_errors=True)
-        stale.mkdir(parents=True)
-    try:
-        run = fit(method, int(seed), section, part, curves)
-        files.write_json(part / "run.json", run.model_dump())
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    saved(method, int(seed)).unlink(missing_ok=True)
-    result = f"skipped: {run.skipped}" if run.skipped else f"validation accuracy {run.val_accuracy} %"
-    console.print(f"{method}, seed {seed}: {result}")
+    section = params.load("data.source", "data.root", "data.images", "clip", "train", "methods", "seeds")
+    inputs = {path.as_posix(): pins.fingerprint(path) for path in INPUTS}
+    methods = [cast(Method, method)] if method else section.methods
+    seeds = [int(seed)] if seed else section.seeds
+    wanted = [RunId(m, s, runs.key_of(m, s, section, inputs)) for m in methods for s in seeds]
+    unfinished = [run_id for run_id in wanted if not run_id.is_finished()]
+    console.print(f"{len(wanted) - len(unfinished)} of {len(wanted)} runs are finished already")
+    if unfinished:
+        train(unfinished, section)
+    if stage.is_main_process():
+        for run_id in wanted:
+            run_id.put_back()
+        if not method:
+            runs.set_others_aside(wanted)
 
 
-def saved(method: str, seed: int) -> Path:
-    return checkpoint.FOLDER / method / f"{seed}.safetensors"
+def train(run_ids: Sequence[RunId], section: params.Params) -> None:
+    # It takes 9 s of computing to import torch, CLIP and LoRA: not where there is nothing to train.
+    from ltgc.classifier import devices
+    from ltgc.clip.weights import load_clip
+    from ltgc.training.fit import fit
+    from ltgc.training.inputs import Inputs
+
+    writes = devices.for_training(section.train).is_main_process  # before CLIP: this gives each process its GPU
+    inputs = Inputs(load_clip(section.clip, section.train.device), image_root(section.data))
+    for run_id in run_ids:
+        if not writes:
+            fit(run_id, inputs, section.train)
+            continue
+        runs.set_aside(run_id.model, run_id.curve)
+        run, classifier = fit(run_id, inputs, section.train, show_in(run_id.curve))
+        with files.replaced_folder(run_id.model) as folder:
+            if classifier:
+                classifier.save(folder)
+            files.write_json(folder / "run.json", run.model_dump())
+        run_id.checkpoint.unlink(missing_ok=True)
+        result = f"skipped: {run.skipped}" if run.skipped else f"validation accuracy {run.val_accuracy} %"
+        console.print(f"{run.method}, seed {run.seed}: {result}")
 
 
-def show_in(folder: Path) -> Callable[[Row], None]:
+def show_in(folder: Path) -> Callable[[dict[str, Any]], None]:
     """Writes rows of the training curve into `folder` as DVCLive does, for `dvc plots show`, as they come."""
-    from dvclive import Live  # with what it loads of DVC 0.4 s, which zero-shot does not need
 
-    live = Live(dir=str(folder), save_dvc_exp=False, dvcyaml=None)
+    @cache
+    def live() -> Any:
+        from dvclive import Live  # with what it loads of DVC 0.4 s, which zero-shot does not need
 
-    def show(row: Row) -> None:
-        live.step = row["step"]
+        return Live(dir=str(folder), save_dvc_exp=False, dvcyaml=None)
+
+    def show(row: dict[str, Any]) -> None:
+        live().step = row["step"]
         for name in ("loss", "lr", "val_accuracy"):
             if row[name] is not None:
-                live.log_metric(name, row[name])
+                live().log_metric(name, row[name])
 
     return show
-
-
-def fit(
-    method: Method,
-    seed: int,
-    section: params.Params,
-    folder: Path | None = None,
-    curves: Path | None = None,
-) -> Run:
-    """Train `method`; what was done. Adapter and head go to `folder`, the training curve to `curves`.
-
-    Of several processes only the main one has folders.
-    """
-    digests = CODE / "train.txt"
-    recipe = METHODS[method]
-    settings = recipe.settings(section.train) if recipe else section.train
-    classes = files.read_csv(CLASSES, ClassRecord)
-    templates = files.read_jsonl(TEMPLATES, ClassTemplate)
-    manifest = files.read_csv(MANIFEST, ImageRecord)
-    root = image_root(section.data)
-    original = [(root / image.path, image.label) for image in manifest if image.split == "train"]
-    validation = [(root / image.path, image.label) for image in manifest if image.split == "val"]
-    attempts = files.read_jsonl(ATTEMPTS, Attempt)
-    dropped = {d.image for d in files.read_csv(DROPPED, Contamination)}  # nearly test images
-    accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
-    generated = [(Path(image), label) for image, label in accepted if image not in dropped]
-    kept = keep_generated([label for _, label in generated], [c.train for c in classes], settings.generated)
-    if recipe and recipe.needs_generated and generated and not kept:
-        raise LTGCError("train.generated.per_class: leaves no generated image to train on; raise it, or set null")
-    generated = [generated[position] for position in kept]
-    run = Run(
-        method=method,
-        seed=seed,
-        skipped=None,
-        steps=0,
-        original=len(original),
-        generated=len(generated),
-        images_seen=0,
-        val_accuracy=None,
-    )
-    if recipe and recipe.needs_generated and not generated:
-        reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
-        return run.model_copy(update={"skipped": reason})
-
-    model = load_clip(section.clip, settings.device)
-
-    def load(images: list[tuple[Path, int]]) -> tuple[pixels.Pixels, torch.Tensor]:
-        labels = torch.tensor([label for _, label in images], dtype=torch.int64)
-        return pixels.load([path for path, _ in images], model), labels
-
-    def descriptions() -> list[ExistingDescription | ExtendedDescription]:
-        return [
-            *files.read_jsonl(EXISTING, ExistingDescription),
-            *files.read_jsonl(EXTENDED, ExtendedDescription),
-        ]
-
-    torch.manual_seed(seed)
-    head = initial_head(
-        settings.head_init, HeadSource(model, classes, templates, descriptions, lambda: load(original))
-    )
-    scale = model.logit_scale if settings.logit_scale is None else settings.logit_scale
-    visual = tuning.apply(model.model.visual, settings) if recipe else model.model.visual
-    classifier = Classifier(visual, head, scale, initial_bias(settings.head, len(classes)))
-    classifier = classifier.to(model.device).eval()
-
-    val_pixels, val_labels = load(validation)
-
-    def validate() -> float | None:
-        return accuracy(classifier, val_pixels, val_labels, settings.batch_size, settings.workers)
-
-    curve: list[Row] = []
-    if recipe:
-        training_set = TrainingSet(*load(original + generated), original=len(original))
-        plan = make_plan(recipe, training_set, settings)
-        loss = losses.make(
-            settings,
-            losses.Classes(
-                prior=class_prior(recipe, training_set, settings, len(classes)).to(model.device),
-                counts=class_counts(recipe, training_set, len(classes)).to(model.device),
-                logit_scale=scale,
-            ),
-            soft_targets=plan.soft,
-        )
-        curve = train(
-            classifier,
-            plan,
-            training_set,
-            settings,
-            loss=loss,
-            validate=validate,
-            log=show_in(curves) if curves else lambda row: None,
-            saved=saved(method, seed),
-            code=digests.read_bytes() if digests.exists() else b"",
-        )
-        run = run.model_copy(update={"steps": settings.steps, "images_seen": plan.images_seen})
-    if folder:
-        classifier.save(folder)
-    val_accuracy = curve[-1]["val_accuracy"] if curve else validate()
-    return run.model_copy(update={"val_accuracy": val_accuracy})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Fixtures that several test modules share."""
 
+import os
+
 import pytest
 from helpers import cloned_pipeline
 from helpers.openai_server import openai_server
+from helpers.paths import ROOT
+
+os.environ["PYTHONPATH"] = str(ROOT)  # stages that tests start in another folder run this code, too
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

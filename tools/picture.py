@@ -18,7 +18,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from ltgc.data import images
-from ltgc.data.roots import image_root
+from ltgc.data.roots import image_file, image_root
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import (
@@ -47,7 +47,7 @@ def box(axes: Axes, x: float, title: str, stage: str, width: float = 1.9) -> Non
     axes.text(x + 0.1, 2.98, stage, fontsize=8, color=SOFT, va="top", family="monospace")
 
 
-def picture(axes: Axes, path: Path, x: float, y: float, size: float, edge: str = "#9aa5b1") -> None:
+def picture(axes: Axes, path: images.Reference, x: float, y: float, size: float, edge: str = "#9aa5b1") -> None:
     axes.imshow(images.load(path), extent=(x, x + size, y, y + size), interpolation="nearest", zorder=3)
     axes.add_patch(plt.Rectangle((x, y), size, size, fill=False, ec=edge, lw=2, zorder=4))
 
@@ -78,7 +78,7 @@ def main() -> None:
     before = attempts[after.refines or ""]
     label, name = after.label, after.class_name
     manifest = files.read_csv(MANIFEST, ImageRecord)
-    photos = [root / r.path for r in manifest if (r.label, r.split) == (label, "train")]
+    photos = [image_file(root, r) for r in manifest if (r.label, r.split) == (label, "train")]
     existing = [e for e in files.read_jsonl(EXISTING, ExistingDescription) if e.label == label]
     extended = [e for e in files.read_jsonl(EXTENDED, ExtendedDescription) if e.label == label]
     templates = files.read_jsonl(TEMPLATES, ClassTemplate)

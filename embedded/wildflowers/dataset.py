@@ -1,8 +1,11 @@
 """The photos that were taken of the species: a long-tailed training split, balanced validation and test splits."""
 
+import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -12,8 +15,19 @@ from embedded.wildflowers.draw import draw
 from embedded.wildflowers.flower import Flower
 from embedded.wildflowers.species import Species, load_species
 
-VAL, TEST = 12, 40  # images a class, balanced
+VAL, TEST = 40, 40  # images a class, balanced
 TRUTH = "truth"  # the PNG text chunk that tells what was drawn; nothing that decides reads it
+
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Photo(NamedTuple):
+    path: str  # unique in the data set
+    species: str
+    split: Split
+    png: bytes
 
 
 def training_flower(species: Species, rng: Generator) -> Flower:
@@ -28,25 +42,23 @@ def training_flower(species: Species, rng: Generator) -> Flower:
     return species.sample(rng)
 
 
-def prepare(root: Path, out: Path, seed: int) -> list[tuple[str, str, str]]:
-    """Draw the data set of `root`/species.yaml below `out`; return (relative path, class name, split) rows."""
-    rows = []
+def photos(root: Path, seed: int) -> Iterator[Photo]:
+    """Draw the data set of `root`/species.yaml."""
     for label, species in enumerate(load_species(root)):
-        for split, count in (("train", species.train), ("val", VAL), ("test", TEST)):
-            folder = Path(split, species.name.lower().replace(" ", "-"))
-            (out / folder).mkdir(parents=True)
-            rng = np.random.default_rng([seed, label, {"train": 0, "val": 1, "test": 2}[split]])
-            for number in range(count):
+        counts = {"train": species.train, "val": VAL, "test": TEST}
+        for number_of_split, split in enumerate(SPLITS):
+            rng = np.random.default_rng([seed, label, number_of_split])
+            folder = f"{split}/{species.name.lower().replace(' ', '-')}"
+            for number in range(counts[split]):
                 flower = training_flower(species, rng) if split == "train" else species.sample(rng)
-                path = folder / f"{number:03d}.png"
-                save(flower, rng, out / path)
-                rows.append((path.as_posix(), species.name, split))
-    return rows
+                yield Photo(f"{folder}/{number:03d}.png", species.name, split, encoded(flower, rng))
 
 
-def save(flower: Flower, rng: Generator, path: Path, style: str = "photo") -> None:
-    """Draw `flower` to a PNG file that carries its own truth."""
-    draw(flower, rng, style).save(path, pnginfo=truth_chunk(flower))
+def encoded(flower: Flower, rng: Generator, style: str = "photo") -> bytes:
+    """`flower`, drawn, as a PNG file that carries its own truth."""
+    file = io.BytesIO()
+    draw(flower, rng, style).save(file, "PNG", pnginfo=truth_chunk(flower))
+    return file.getvalue()
 
 
 def truth_chunk(flower: Flower) -> PngInfo:

@@ -1,7 +1,7 @@
 """Where a stage computes: accelerate's view of its devices and processes, and how the processes share work.
 
-One process needs nothing. Several, on one machine or more, each run the whole stage:
-accelerate launch --num_processes 2 -m stages.train balancemix 0
+One process needs no launcher. Several, on one machine or more, each run the whole stage:
+accelerate launch --num_processes 2 -m stages.train
 """
 
 import accelerate
@@ -17,7 +17,7 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # in accelerate's w
 
 
 def accelerator(device: str, precision: str = "fp32", accumulation: int = 1, compile: bool = False) -> Accelerator:
-    """This process's part in the run. accelerate keeps one state a process: asked again, it is the same part.
+    """accelerate's view of this process. It keeps one state a process: asked again, the devices are the same.
 
     Raises LTGCError for a device that is not there and for a precision that it cannot compute in.
     """
@@ -41,22 +41,22 @@ def for_training(settings: TrainSettings) -> Accelerator:
 
 def share(count: int) -> Tensor:
     """Which of `count` rows this process computes, int64: a run of them, as long as the others' or one longer."""
-    place, processes = _place()
-    return torch.arange(count).tensor_split(processes)[place]
+    rank, processes = _rank()
+    return torch.arange(count).tensor_split(processes)[rank]
 
 
 def gather(rows: Tensor, count: int) -> Tensor:
     """All `count` rows in order, on every process, of the rows (n, ...) that each computed for its `share`."""
-    processes = _place()[1]
+    _, processes = _rank()
     if processes == 1:
         return rows
-    sizes = [len(part) for part in torch.arange(count).tensor_split(processes)]
+    sizes = [len(indices) for indices in torch.arange(count).tensor_split(processes)]
     padding = rows.new_zeros(sizes[0] - len(rows), *rows.shape[1:])  # the first share is as long as any
-    parts = accelerate.utils.gather(torch.cat([rows, padding])).split(sizes[0])
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    shares = accelerate.utils.gather(torch.cat([rows, padding])).split(sizes[0])
+    return torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)])
 
 
-def _place() -> tuple[int, int]:
+def _rank() -> tuple[int, int]:
     """This process's number, from 0, and how many there are."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1

@@ -1,4 +1,4 @@
-"""What a trained classifier says of images."""
+"""What a trained classifier predicts for images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ltgc.classifier import devices
 from ltgc.classifier.network import Classifier
-from ltgc.clip.pixels import Pixels, batches
+from ltgc.clip.pixels import Pixels, Request, batches
+from ltgc.pipeline import timing
 
 # LIFT's test-time ensembling: images of 224 px enlarged by 24 px, cut into five crops of 224 px.
 ENLARGED_BY = 24 / 224
@@ -23,11 +24,12 @@ def probabilities(
     Where several processes run, each computes its share, and each gets all. workers: as of `pixels.batches`.
     """
     logits = ensembled if ensemble else Classifier.__call__
-    reads = [(part, None) for part in devices.share(len(pixels)).split(batch_size) if len(part)]
+    requests: list[Request] = [(i, None) for i in devices.share(len(pixels)).split(batch_size) if len(i)]
     rows = [classifier.head.new_zeros(0, len(classifier.head))]
-    for images in batches(pixels, reads, classifier.head.device, workers):
-        rows.append(logits(classifier, images).softmax(-1))
-    return devices.gather(torch.cat(rows), len(pixels)).cpu()
+    with timing.steps:
+        for images in batches(pixels, requests, classifier.head.device, workers):
+            rows.append(logits(classifier, images).softmax(-1))
+        return devices.gather(torch.cat(rows), len(pixels)).cpu()
 
 
 def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
@@ -43,11 +45,17 @@ def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
     return torch.stack([classifier(crop) for crop in crops]).mean(0)
 
 
-def accuracy(
+def class_mean_accuracy(
     classifier: Classifier, pixels: Pixels, labels: Tensor, batch_size: int, workers: int = 0
 ) -> float | None:
-    """Top-1 in percent with two decimals, or None without images. labels: (N,) int64."""
+    """The mean accuracy of the classes that have images, in percent with two decimals; None without images.
+
+    What a method or a setting is chosen by: a validation split that is long-tailed itself would favour the head.
+    labels: (N,) int64.
+    """
     if not len(labels):
         return None
     correct = probabilities(classifier, pixels, batch_size, workers=workers).argmax(-1) == labels
-    return round(100 * correct.float().mean().item(), 2)
+    images = labels.bincount()
+    accuracies = labels.bincount(correct.double()) / images  # (C,), not a number where there are no images
+    return round(100 * accuracies[images > 0].mean().item(), 2)

@@ -42,15 +42,19 @@ class Classifier(nn.Module):
         self.register_buffer("offset", (-mean / std).to(head.device), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 or float in [0, 255] -> logits (B, C)."""
+        """(B, 3, H, W) uint8 or float in [0, 255] -> logits (B, C), float32 whatever the encoder computes in.
+
+        In bfloat16 the logits of a matching class, about 30 at OpenAI's scale of 100, would have steps of 0.125.
+        """
         features = self.features(pixels)
-        if self.bias is None:
-            return self.logit_scale * features @ F.normalize(self.head, dim=-1).T
-        return self.logit_scale * F.linear(features, self.head, self.bias)
+        with torch.autocast(features.device.type, enabled=False):
+            if self.bias is None:
+                return self.logit_scale * features @ F.normalize(self.head, dim=-1).T
+            return self.logit_scale * F.linear(features, self.head, self.bias)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 or float in [0, 255] -> unit image features (B, D)."""
-        return F.normalize(self.visual(pixels * self.gain + self.offset), dim=-1)
+        """(B, 3, H, W) uint8 or float in [0, 255] -> unit image features (B, D), float32."""
+        return F.normalize(self.visual(pixels * self.gain + self.offset).float(), dim=-1)
 
     def train(self, mode: bool = True) -> Classifier:
         """As nn.Module's; a frozen encoder stays as it is in evaluation (batch norm's running means)."""

@@ -22,6 +22,7 @@ from ltgc.pipeline.settings.servers import LOCAL, BudgetSettings, Price
 MILLION = 1_000_000
 # What a chat API adds around each message (roles, separators): 3 or 4 tokens on OpenAI's models.
 MESSAGE_TOKENS = 8
+FLEX = 0.5  # of the standard price
 ROUNDING = 1e-9  # USD; sums of many small prices
 
 
@@ -69,14 +70,20 @@ class Budget:
         """None if it has none. A model on this machine costs nothing unless it is priced."""
         return self._prices.get(model, Price() if model.startswith(LOCAL) else None)
 
-    def tokens_cost(self, model: str, prompt_tokens: float, completion_tokens: float) -> float | None:
-        """USD; None if the model has no price."""
-        price = self._price(model)
-        return (prompt_tokens * price.input + completion_tokens * price.output) / MILLION if price else None
+    def tokens_cost(
+        self, model: str, prompt_tokens: float, completion_tokens: float, tier: str | None = None
+    ) -> float | None:
+        """USD; None if the model has no price. tier: "flex" is half the price."""
+        if (price := self._price(model)) is None:
+            return None
+        share = FLEX if tier == "flex" else 1
+        return (prompt_tokens * price.input + completion_tokens * price.output) / MILLION * share
 
-    def image_cost(self, model: str) -> float | None:
+    def image_cost(self, model: str, prompt_tokens: float = 0, image_tokens: float = 0) -> float | None:
+        """USD of one drawing, by its tokens or by the price of an image, as the model is priced."""
         price = self._price(model)
-        return price.image if price else None
+        usd = self.tokens_cost(model, prompt_tokens, image_tokens)
+        return None if price is None or usd is None else usd + price.image
 
     def image_tokens(self, model: str) -> int:
         """Prompt tokens that an image in a question counts as."""
@@ -86,8 +93,8 @@ class Budget:
         """USD that a stored reply cost. A refusal to draw is not charged for."""
         model = reply.get("model", "")
         if "text" in reply:
-            return self.tokens_cost(model, reply.get("prompt_tokens", 0), reply.get("completion_tokens", 0))
-        return self.image_cost(model) if "image" in reply else 0.0
+            return self.tokens_cost(model, *_tokens(reply), reply.get("service_tier"))
+        return self.image_cost(model, *_tokens(reply)) if "image" in reply else 0.0
 
     def spend(self, reply: dict[str, Any]) -> float | None:
         """Count a stored reply; what it cost."""
@@ -157,6 +164,10 @@ class Budget:
                 f"${usd:,.4f}, which could pass ${max_usd:,.4f}; {rest}"
             )
         return None
+
+
+def _tokens(reply: dict[str, Any]) -> tuple[int, int]:
+    return reply.get("prompt_tokens", 0), reply.get("completion_tokens", 0)
 
 
 def _no_price(model: str) -> LTGCError:

@@ -4,10 +4,12 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import openai
 
+from ltgc.clients import drawing_tokens
 from ltgc.clients.http import WrongAddress
 from ltgc.clients.painter import FINAL, Drawing, seed_of, usable
 from ltgc.clients.server import Server
@@ -47,14 +49,17 @@ class OpenAIPainter:
         stored = self._store.get(key)
         if stored is None:
             budget = self._store.budget
-            async with self.server.limits.slots, budget.reserve(section.model, budget.image_cost(section.model)):
+            most = budget.image_cost(section.model, *drawing_tokens.expected(section, prompt))
+            async with self.server.limits.slots, budget.reserve(section.model, most):
                 stored = await self._request(slug, key, prompt, seed)
         else:
             self._store.tally.cached += 1
         if "image" not in stored:
             reason = stored["failure"]
             return Drawing(seed, None, reason, refinable=reason in FINAL)
-        return usable(seed, self._store.read_image(stored))
+        drawing = usable(seed, self._store.read_image(stored))
+        used = stored.get("prompt_tokens", 0), stored.get("completion_tokens", 0)
+        return replace(drawing, prompt_tokens=used[0], image_tokens=used[1])
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         self.server.check_failures(failed, asked, what)
@@ -70,6 +75,7 @@ class OpenAIPainter:
         try:
             response = await self._client.images.generate(**options)
             data = _bytes(response)
+            prompt_tokens, image_tokens = drawing_tokens.billed(response, section, prompt)
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             failure = self.server.failure(error)
             if failure in FINAL:
@@ -79,7 +85,8 @@ class OpenAIPainter:
         if data is None:
             self._store.put(slug, key, {"model": section.model, "failure": "no_image"})
         else:
-            await asyncio.to_thread(self._store.put_image, slug, key, section.model, data)
+            used = {"prompt_tokens": prompt_tokens, "completion_tokens": image_tokens} if image_tokens else {}
+            await asyncio.to_thread(self._store.put_image, slug, key, section.model, data, **used)
         return self._store.get(key) or {"failure": "no_image"}
 
 

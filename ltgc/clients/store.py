@@ -114,7 +114,7 @@ class Store:
             self.tally.spend(reply, self.budget.spend(reply))
         self._append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
 
-    def put_image(self, slug: str, key: str, model: str, data: bytes, **more: str) -> None:
+    def put_image(self, slug: str, key: str, model: str, data: bytes, **more: str | int) -> None:
         """Keep the bytes as they came, under their own hash, and then the line that names them; more: of it."""
         sha256 = hashlib.sha256(data).hexdigest()
         name, path = f"{sha256}.png", self.folder / f"{slug}.tar"

@@ -9,7 +9,6 @@ Three scorers, see docs/models.md:
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ class Filter:
         self._decoders = ThreadPoolExecutor(thread_name_prefix="decode")
         self._thresholds: dict[int, float] = {}
 
-    async def measure(self, label: int, image: bytes | Path) -> float:
+    async def measure(self, label: int, image: bytes | images.Reference) -> float:
         """The score of an encoded image, or of an image file, for the class `label`, rounded.
 
         Raises BadImage; LTGCError of a file that is bad or missing, and where the score is not a number.
@@ -69,7 +68,7 @@ class Filter:
         """(score, threshold) of an encoded image for the class `label`, both rounded; accepted at >=."""
         return await self.measure(label, image), self._thresholds[label]
 
-    def _pixels(self, image: bytes | Path) -> Tensor:
+    def _pixels(self, image: bytes | images.Reference) -> Tensor:
         """(3, H, W) uint8"""
         decoded = images.decode(image) if isinstance(image, bytes) else images.required(image)
         return self._clip.pixels(decoded)

@@ -13,6 +13,13 @@ from ltgc.clip.texts import shortened
 from ltgc.pipeline.terminal import console
 
 
+def resized(image: Image.Image, preprocess: Any) -> Tensor:
+    """RGB image -> (3, H, W) uint8 at CLIP's size: `preprocess` without its last two steps, which normalise."""
+    for step in preprocess.transforms[:-2]:
+        image = step(image)
+    return pil_to_tensor(image)
+
+
 @dataclass(frozen=True)
 class Clip:
     """A frozen CLIP with its preprocessing."""
@@ -28,10 +35,8 @@ class Clip:
         return float(self.model.logit_scale.detach().exp())
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """RGB image -> (3, H, W) uint8 at CLIP's size: `preprocess` without its last two steps."""
-        for step in self.preprocess.transforms[:-2]:
-            image = step(image)
-        return pil_to_tensor(image)
+        """RGB image -> (3, H, W) uint8 at CLIP's size."""
+        return resized(image, self.preprocess)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """The last two steps of `preprocess`, for a batch on the device: (B, 3, H, W) uint8 -> float32."""

@@ -5,20 +5,20 @@ import difflib
 import io
 from dataclasses import replace
 
-from ltgc.data.sources.found import Found, clean_name, read_text
+from ltgc.data.sources.listing import Listing, clean_name, read_text
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
 
 COLUMNS = ["class", "hint"]
 
 
-def hinted(data: DataSettings, found: Found) -> Found:
-    """`found` with the hints of data.class_hints behind the names: the LLM, the T2I model and CLIP all read them.
+def hinted(data: DataSettings, listing: Listing) -> Listing:
+    """`listing` with the hints of data.class_hints behind the names, where every model reads them.
 
-    Raises LTGCError for a file that is no such table and for a hint to a class that there is not.
+    Raises LTGCError for a file that is no such table, and for a hint to a class that does not exist.
     """
     if data.class_hints is None:
-        return found
+        return listing
     path = data.root / data.class_hints
     rows = csv.DictReader(io.StringIO(read_text(path, "data.class_hints")))
     if rows.fieldnames != COLUMNS:
@@ -27,8 +27,8 @@ def hinted(data: DataSettings, found: Found) -> Found:
     for row in rows:
         where = f"{path}, line {rows.line_num}"
         name, hint = (clean_name(row[column] or "", where) for column in COLUMNS)
-        if name not in found.names:
-            near = difflib.get_close_matches(name, found.names, 1)
+        if name not in listing.names:
+            near = difflib.get_close_matches(name, listing.names, 1)
             raise LTGCError(f"{where}: no class {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         hints[name] = hint.replace("(", "").replace(")", "")
-    return replace(found, names=[f"{name} ({hints[name]})" if name in hints else name for name in found.names])
+    return replace(listing, names=[f"{name} ({hints[name]})" if name in hints else name for name in listing.names])

@@ -1,39 +1,40 @@
-"""The data set that a source gives: images looked at, split, cut to a long tail, counted."""
+"""The data set of a source: its images inspected, split, cut to a long tail, and counted."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from ltgc.data.class_hints import hinted
-from ltgc.data.inspection import inspect_images
+from ltgc.data.images import content_hash
+from ltgc.data.inspection import Inspection, inspect_images
 from ltgc.data.near_duplicates import BITS, nearest_hashes
-from ltgc.data.roots import DRAWN, image_root
+from ltgc.data.roots import image_root
 from ltgc.data.sources import cifar, folder, inaturalist, lists, table, wildflowers
-from ltgc.data.sources.found import Found, Sample
+from ltgc.data.sources.listing import Listing, Sample
 from ltgc.data.splits import cut_long_tail, shot_group, split_samples
+from ltgc.data.synonyms import read_synonyms
 from ltgc.pipeline.artifacts.dataset import (
-    DRAWN_IMAGES,
     FINDINGS,
     ClassRecord,
     Finding,
     ImageRecord,
     Split,
+    Synonym,
     class_slug,
 )
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
 
-# (the section, an empty folder for images that are drawn) -> what the source holds
-SOURCES: dict[str, Callable[[DataSettings, Path], Found]] = {
-    "wildflowers": wildflowers.find,
-    "folder": folder.find,
-    "list": lists.find,
-    "inaturalist": inaturalist.find,
-    "csv": table.find,
-    "cifar10": cifar.find,
-    "cifar100": cifar.find,
+SOURCES: dict[str, Callable[[DataSettings], Listing]] = {
+    "wildflowers": wildflowers.read,
+    "folder": folder.read,
+    "list": lists.read,
+    "inaturalist": inaturalist.read,
+    "csv": table.read,
+    "cifar10": cifar.read,
+    "cifar100": cifar.read,
 }
 
 
@@ -44,74 +45,84 @@ class Dataset:
     images: list[ImageRecord]  # by label, split (train, val, test) and path
     classes: list[ClassRecord]  # by label
     findings: list[Finding]  # by kind and path
+    synonyms: list[Synonym]  # in the order of their file
+    made_images: dict[str, bytes]  # ImageRecord.path -> PNG, in order; of a source that makes its own images
 
 
-def prepare_dataset(data: DataSettings, drawn: Path = DRAWN_IMAGES) -> Dataset:
-    """Read the data source, look at its images, split, cut the long tail that `data.long_tail` asks for, count.
+def prepare_dataset(data: DataSettings) -> Dataset:
+    """Read the data source, inspect its images, split, cut the long tail that `data.long_tail` asks for, count.
 
-    drawn: an empty folder, into which sources that draw their images put them.
     Raises LTGCError for a missing or empty root, a class without training or test image, two classes of
     the same name, and (with data.on_bad_image: error) an image that cannot be read.
     """
     if not data.root.is_dir():
         raise LTGCError(f"data.root: {data.root} is not a folder; set it to your images in params.yaml")
-    found = hinted(data, SOURCES[data.source](data, drawn))
-    samples, findings = found.samples, list(found.findings)
-    hashes: dict[str, int] = {}
-    if data.verify and data.source not in DRAWN:
-        samples, seen, hashes = _verified(data, found)
-        findings += seen
-    _refuse_empty(samples, found.names, data.root)
-    samples = split_samples(samples, found.names, data)
-    _refuse_gaps(samples, found.names, data.root)
+    listing = hinted(data, SOURCES[data.source](data))
+    synonyms = read_synonyms(data.root)
+    inspections: dict[str, Inspection] = {}
+    samples, findings = listing.samples, list(listing.findings)
+    if not listing.encode:
+        inspections = _inspected(data, samples)
+        findings += _image_findings(samples, listing.names, inspections)
+        if data.on_bad_image == "error":
+            _refuse_bad(findings, image_root(data))
+        samples = [sample for sample in samples if not inspections[sample.path].bad]
+    _refuse_empty(samples, listing.names, data.root)
+    samples = split_samples(samples, listing.names, data)
+    _refuse_gaps(samples, listing.names, data.root)
     if data.long_tail.head is not None:
-        samples = cut_long_tail(samples, found.names, data.long_tail.head, data.long_tail.ratio, data.seed)
-    if found.draw:
-        found.draw(samples)
+        samples = cut_long_tail(samples, listing.names, data.long_tail.head, data.long_tail.ratio, data.seed)
     if data.near_duplicates is not None:
-        findings += _near_duplicates(samples, found.names, hashes, data.near_duplicates)
-    splits = {sample.path: sample.split for sample in samples} if findings else {}
-    findings = [finding.model_copy(update={"split": splits.get(finding.path)}) for finding in findings]
-    findings.sort(key=lambda finding: (finding.kind, finding.path))
-    return Dataset(*_records(samples, found), findings)
-
-
-def _verified(data: DataSettings, found: Found) -> tuple[list[Sample], list[Finding], dict[str, int]]:
-    """The usable samples, what was found out about them and the others, and the hashes of the usable ones."""
-    root = image_root(data)
-    looks = inspect_images(
-        root, [s.path for s in found.samples], data.max_pixels, hashed=data.near_duplicates is not None
+        findings += _near_duplicates(samples, listing.names, inspections, data.near_duplicates)
+    made = {path: listing.encode(path) for path in sorted(s.path for s in samples)} if listing.encode else {}
+    hashes = {path: inspection.hash for path, inspection in inspections.items()}
+    hashes |= {path: content_hash(image) for path, image in made.items()}
+    return Dataset(
+        images=_images(samples, listing, hashes),
+        classes=_classes(samples, listing),
+        findings=_in_order(findings, samples),
+        synonyms=synonyms,
+        made_images=made,
     )
-    findings = [
-        Finding(
-            kind="bad" if look.bad else "converted",
-            path=sample.path,
-            reason=look.bad or look.converted or "",
-            class_name=found.names[sample.label],
-        )
-        for sample, look in zip(found.samples, looks, strict=True)
-        if look.bad or look.converted
-    ]
-    bad = sorted(finding.path for finding in findings if finding.kind == "bad")
-    if bad and data.on_bad_image == "error":
-        reason = next(finding.reason for finding in findings if finding.path == bad[0])
+
+
+def _inspected(data: DataSettings, samples: Sequence[Sample]) -> dict[str, Inspection]:
+    """path -> what is known of the image."""
+    paths = [sample.path for sample in samples]
+    return dict(zip(paths, inspect_images(data, paths), strict=True))
+
+
+def _image_findings(
+    samples: Sequence[Sample], names: Sequence[str], inspections: dict[str, Inspection]
+) -> list[Finding]:
+    """A finding for each bad or converted image."""
+    findings = []
+    for sample in samples:
+        inspection = inspections[sample.path]
+        if reason := inspection.bad or inspection.converted:
+            kind: Literal["bad", "converted"] = "bad" if inspection.bad else "converted"
+            findings.append(Finding(kind=kind, path=sample.path, reason=reason, class_name=names[sample.label]))
+    return findings
+
+
+def _refuse_bad(findings: Sequence[Finding], root: Path) -> None:
+    bad = sorted((finding for finding in findings if finding.kind == "bad"), key=lambda finding: finding.path)
+    if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise LTGCError(
-            f"{root / bad[0]}: {reason}{more}; mend or remove it, or set data.on_bad_image: skip in params.yaml: "
-            f"bad images are then left out and listed in {FINDINGS}"
+            f"{root / bad[0].path}: {bad[0].reason}{more}; replace or remove it, or set data.on_bad_image: skip "
+            f"in params.yaml: bad images are then left out and listed in {FINDINGS}"
         )
-    usable = [(s, look) for s, look in zip(found.samples, looks, strict=True) if not look.bad]
-    hashes = {sample.path: look.hash for sample, look in usable if look.hash is not None}
-    return [sample for sample, _ in usable], findings, hashes
 
 
 def _near_duplicates(
-    samples: Sequence[Sample], names: Sequence[str], hashes: dict[str, int], distance: int
+    samples: Sequence[Sample], names: Sequence[str], inspections: dict[str, Inspection], distance: int
 ) -> list[Finding]:
-    """A finding for each test image whose hash is within `distance` bits of a training image's."""
+    """A finding for each test image whose perceptual hash is within `distance` bits of a training image's."""
+    hashes = {path: hash for path, i in inspections.items() if (hash := i.perceptual_hash) is not None}
     train = [s for s in samples if s.split == "train" and s.path in hashes]
     test = [s for s in samples if s.split == "test" and s.path in hashes]
-    twins = nearest_hashes([hashes[s.path] for s in train], [hashes[s.path] for s in test], distance)
+    pairs = nearest_hashes([hashes[s.path] for s in train], [hashes[s.path] for s in test], distance)
     return [
         Finding(
             kind="near_duplicate",
@@ -120,7 +131,7 @@ def _near_duplicates(
             class_name=names[test[i].label],
             other=train[j].path,
         )
-        for i, j, bits in twins
+        for i, j, bits in pairs
     ]
 
 
@@ -138,14 +149,17 @@ def _refuse_gaps(samples: Sequence[Sample], names: Sequence[str], root: Path) ->
                 raise LTGCError(f"class {name!r} in {root} has no {word} image; add one or remove the class")
 
 
-def _records(samples: Sequence[Sample], found: Found) -> tuple[list[ImageRecord], list[ClassRecord]]:
+def _images(samples: Sequence[Sample], listing: Listing, hashes: dict[str, str]) -> list[ImageRecord]:
     order = get_args(Split)
-    manifest = [
-        ImageRecord.model_validate({**s._asdict(), "class_name": found.names[s.label]})
+    return [
+        ImageRecord.model_validate({**s._asdict(), "class_name": listing.names[s.label], "hash": hashes[s.path]})
         for s in sorted(samples, key=lambda s: (s.label, order.index(s.split), s.path))
     ]
+
+
+def _classes(samples: Sequence[Sample], listing: Listing) -> list[ClassRecord]:
     count = Counter((s.label, s.split) for s in samples)
-    classes = [
+    return [
         ClassRecord(
             label=label,
             name=name,
@@ -154,8 +168,14 @@ def _records(samples: Sequence[Sample], found: Found) -> tuple[list[ImageRecord]
             val=count[label, "val"],
             test=count[label, "test"],
             shot=shot_group(count[label, "train"]),
-            context=found.contexts[label] if found.contexts else None,
+            context=listing.contexts[label] if listing.contexts else None,
         )
-        for label, name in enumerate(found.names)
+        for label, name in enumerate(listing.names)
     ]
-    return manifest, classes
+
+
+def _in_order(findings: Sequence[Finding], samples: Sequence[Sample]) -> list[Finding]:
+    """By kind and path, each with the split that its image came into."""
+    splits = {sample.path: sample.split for sample in samples} if findings else {}
+    whole = [finding.model_copy(update={"split": splits.get(finding.path)}) for finding in findings]
+    return sorted(whole, key=lambda finding: (finding.kind, finding.path))

@@ -3,11 +3,14 @@
 import base64
 import io
 from pathlib import Path
+from typing import NamedTuple
 
+import xxhash
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ltgc.data import shards
 from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import MANIFEST
 from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
@@ -19,6 +22,21 @@ Image.MAX_IMAGE_PIXELS = None
 
 class BadImage(ValueError):
     """Not a usable image; the message is the reason, without the file's name."""
+
+
+class ImageFile(NamedTuple):
+    """Where an encoded image is, and which bytes it must have."""
+
+    path: str  # of a file, or of a member of a shard: generated/accepted/0012-aquilegia.tar/0007-1.png
+    hash: str | None = None  # content_hash of its bytes, as data/manifest.csv lists it; None: any bytes will do
+
+
+Reference = ImageFile | str | Path
+
+
+def content_hash(data: bytes) -> str:
+    """What tells two files apart: 128 bits as hex. It takes microseconds, and decoding a photo milliseconds."""
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def decode(data: bytes, shortest: int | None = None) -> Image.Image:
@@ -55,41 +73,61 @@ def decode(data: bytes, shortest: int | None = None) -> Image.Image:
     return image.convert("RGB")
 
 
-def read(reference: str | Path) -> bytes:
-    """The bytes of a file, or of a member of a shard: generated/accepted/0012-aquilegia.tar/0007-1.png.
+def read(image: Reference) -> bytes:
+    """The bytes of an image.
 
-    Raises FileNotFoundError, and LTGCError where the shard is no whole tar.
+    Raises OSError (FileNotFoundError), and LTGCError where its shard is no whole tar or where it is not the image
+    that the manifest lists: DVC does not see every photo (data.images), and a stage can be run without DVC.
     """
-    path = Path(reference)
-    if path.parent.suffix == ".tar" and path.parent.is_file():
-        return shards.read(path.parent, path.name)
-    return path.read_bytes()
+    path, expected = image if isinstance(image, ImageFile) else (str(image), None)
+    folder, tar, member = path.rpartition(".tar/")
+    if tar and Path(f"{folder}.tar").is_file():
+        data = shards.read(Path(f"{folder}.tar"), member)
+    else:
+        data = Path(path).read_bytes()
+    if expected is not None and content_hash(data) != expected:
+        raise LTGCError(
+            f"{path}: not the image that {MANIFEST} lists; put that one back, or take this one by "
+            "`dvc repro --force --single-item prepare`, then `dvc repro`"
+        )
+    return data
 
 
-def load(reference: str | Path, shortest: int | None = None) -> Image.Image:
-    """`decode` of what `read` reads. Raises BadImage, FileNotFoundError, LTGCError."""
-    return decode(read(reference), shortest)
+def load(image: Reference, shortest: int | None = None) -> Image.Image:
+    """`decode` of what `read` reads. Raises BadImage, and as `read` does."""
+    return decode(read(image), shortest)
 
 
-def required(reference: str | Path, shortest: int | None = None) -> Image.Image:
+def required(image: Reference, shortest: int | None = None) -> Image.Image:
     """`load` of an image that `prepare` or `generate` found good. Raises LTGCError naming it, and what to do."""
     try:
-        return load(reference, shortest)
-    except FileNotFoundError as error:
-        raise LTGCError(f"{reference}: not there; run `dvc repro` to make it, or mend data.root") from error
+        return decode(_present(image), shortest)
     except BadImage as error:
-        raise files.bad_file(reference, error) from error
+        raise files.bad_file(_path(image), error) from error
 
 
-def data_url(reference: str | Path) -> str:
+def data_url(image: Reference) -> str:
     """The pixels of an image, at most MAX_SIDE wide and high, as a PNG data URL without the file's metadata.
 
-    Raises as `load` does.
+    Raises BadImage; LTGCError for an image that is missing, or not the one that the manifest lists.
     """
-    image = load(reference)
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    pixels = image.copy()
+    thumbnail = decode(_present(image))
+    thumbnail.thumbnail((MAX_SIDE, MAX_SIDE))
+    pixels = thumbnail.copy()
     pixels.info.clear()
     file = io.BytesIO()
     pixels.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _present(image: Reference) -> bytes:
+    try:
+        return read(image)
+    except FileNotFoundError as error:
+        raise LTGCError(
+            f"{_path(image)}: not there; run `dvc pull` or `dvc repro`, or correct data.root in params.yaml"
+        ) from error
+
+
+def _path(image: Reference) -> str:
+    return image.path if isinstance(image, ImageFile) else str(image)

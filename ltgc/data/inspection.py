@@ -1,74 +1,102 @@
-"""Looking at every image once: which do not decode, and which are converted."""
+"""One look at every image file: its content hash, whether it decodes, and what converting it loses."""
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 from rich.progress import track
 
 from ltgc.data import images
 from ltgc.data.near_duplicates import perceptual_hash
+from ltgc.data.roots import image_root
+from ltgc.pipeline.settings.data import DataSettings
 from ltgc.pipeline.terminal import console
 
 # Starting a worker costs about 0.3 s, decoding a small photo about 1 ms.
 IMAGES_PER_WORKER = 300
 
+X = TypeVar("X")
+Y = TypeVar("Y")
+
 
 class Inspection(NamedTuple):
-    """What was seen of one image."""
+    """What is known of one image file."""
 
+    hash: str = ""  # content_hash of its bytes; empty where they cannot be read
     bad: str | None = None  # why it cannot be used
     converted: str | None = None  # what it was before it became 8-bit RGB, where something is lost
-    hash: int | None = None  # 64-bit perceptual hash; None: bad, or one flat colour, or not asked for
+    perceptual_hash: int | None = None  # 64-bit; None: bad, of one flat colour, or not asked for
 
 
-def inspect_images(root: Path, paths: Sequence[str], max_pixels: int, hashed: bool) -> list[Inspection]:
-    """Decode the images at `paths` below `root` on all cores."""
-    workers = min(os.cpu_count() or 1, len(paths) // IMAGES_PER_WORKER)
-    one = partial(_inspect, root, max_pixels, hashed)
+def inspect_images(data: DataSettings, paths: Sequence[str]) -> list[Inspection]:
+    """Inspect the images at `paths` below the image root on all cores.
 
-    def collected(looks: Iterable[Inspection]) -> list[Inspection]:
-        return list(track(looks, "checking images", len(paths), console=console, transient=True))
+    With data.verify off their bytes are hashed and nothing more; data.near_duplicates asks for perceptual hashes.
+    """
+    return _on_all_cores("checking images", partial(_inspect, data), paths)
 
+
+def perceptual_hashes(files: Sequence[images.ImageFile]) -> list[int | None]:
+    """The perceptual hash of each image, on all cores. Raises LTGCError as `images.required` does."""
+    return _on_all_cores("comparing images", _required_hash, files)
+
+
+def _on_all_cores(title: str, function: Callable[[X], Y], items: Sequence[X]) -> list[Y]:
+    workers = min(os.cpu_count() or 1, len(items) // IMAGES_PER_WORKER)
+    track_all = partial(track, description=title, total=len(items), console=console, transient=True)
     if workers < 2:
-        return collected(map(one, paths))
+        return list(track_all(map(function, items)))
     # Not fork: the progress bar's thread may hold a lock at that moment.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return collected(pool.map(one, paths, chunksize=32))
+        return list(track_all(pool.map(function, items, chunksize=32)))
 
 
-def _inspect(root: Path, max_pixels: int, hashed: bool, path: str) -> Inspection:
+def _required_hash(file: images.ImageFile) -> int | None:
+    return perceptual_hash(images.required(file))
+
+
+def _inspect(settings: DataSettings, path: str) -> Inspection:
     try:
-        data = (root / path).read_bytes()
+        data = images.read(f"{image_root(settings)}/{path}")
     except FileNotFoundError:
-        return Inspection("not there (a broken link?)")
+        return Inspection(bad="not there (a broken link?)")
     except OSError as error:
-        return Inspection(f"cannot be read ({error.strerror})")
+        return Inspection(bad=f"cannot be read ({error.strerror})")
+    hash = images.content_hash(data)
+    if not settings.verify:
+        return Inspection(hash)
     try:
         # The header alone; what is wrong with it is for images.decode to say.
         with Image.open(io.BytesIO(data)) as header:
-            pixels, mode = header.width * header.height, header.mode
-            # Pillow opens 16-bit colour as 8-bit RGB; only its decoder's arguments tell.
-            deep = mode in ("I", "F") or ";16" in mode or any(";16" in str(tile.args) for tile in header.tile)
-            # A phone's MPO holds a preview or a depth map beside the photo: no second frame to speak of.
-            frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)
-            if pixels > max_pixels:
-                return Inspection(f"{header.width} x {header.height} pixels: over the limit of {max_pixels:,}")
+            if header.width * header.height > settings.max_pixels:
+                limit = f"over the limit of {settings.max_pixels:,}"
+                return Inspection(hash, bad=f"{header.width} x {header.height} pixels: {limit}")
+            lost = _lost(header)
     except Exception:
-        mode, deep, frames = "", False, 1
+        lost = None
     try:
         image = images.decode(data)
     except images.BadImage as error:
-        return Inspection(str(error))
+        return Inspection(hash, bad=str(error))
+    hashed = None if settings.near_duplicates is None else perceptual_hash(image)
+    return Inspection(hash, converted=lost, perceptual_hash=hashed)
+
+
+def _lost(header: Image.Image) -> str | None:
+    """What an image has that 8-bit RGB has not."""
+    # Pillow opens 16-bit colour as 8-bit RGB; only its decoder's arguments tell.
+    arguments = [str(tile.args) for tile in getattr(header, "tile", [])]
+    deep = header.mode in ("I", "F") or any(";16" in text for text in (header.mode, *arguments))
+    # A phone's MPO holds a preview or a depth map beside the photo: no second frame to speak of.
+    frames = 1 if header.format == "MPO" else getattr(header, "n_frames", 1)
     facts = [
-        "CMYK" if mode == "CMYK" else "",
+        "CMYK" if header.mode == "CMYK" else "",
         "more than 8 bits a channel" if deep else "",
         f"{frames} frames, the first is used" if frames > 1 else "",
     ]
-    return Inspection(None, ", ".join(filter(None, facts)) or None, perceptual_hash(image) if hashed else None)
+    return ", ".join(filter(None, facts)) or None

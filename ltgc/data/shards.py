@@ -1,6 +1,7 @@
-"""Generated images in WebDataset-style tar files, one a class, each image with its Attempt as JSON beside it.
+"""Images in WebDataset-style tar files: generated ones, a tar a class, and those that prepare makes, all in one.
 
-The same members give the same bytes, so DVC sees a class as changed only when it did.
+A generated image has its Attempt as JSON beside it. The same members give the same bytes, so DVC sees a class as
+changed only when it did.
 """
 
 import functools
@@ -8,7 +9,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -59,7 +60,13 @@ def _header(block: bytes) -> tarfile.TarInfo | None:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError):
         return None
-    return info if info.isreg() and Path(info.name).name == info.name else None
+    return info if info.isreg() and _stays_below(info.name) else None
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a member, extracted, lies in the folder that it is extracted to."""
+    path = PurePosixPath(name)
+    return path.as_posix() == name and not path.is_absolute() and ".." not in path.parts
 
 
 def read(path: Path, name: str) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ltgc.data.sources.found import Sample
+from ltgc.data.sources.listing import Sample
 from ltgc.pipeline.artifacts.dataset import ShotGroup, Split
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings

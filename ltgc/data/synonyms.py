@@ -4,13 +4,14 @@ import csv
 import re
 from pathlib import Path
 
+from ltgc.pipeline.artifacts.dataset import Synonym
 from ltgc.pipeline.errors import LTGCError
 
 SYNONYMS = "synonyms.csv"  # below data.root, if there is one: class_name,synonym
 
 
-def read_synonyms(root: Path) -> list[tuple[str, str]]:
-    """(class name, another name of it) of `root`/synonyms.csv; none without the file.
+def read_synonyms(root: Path) -> list[Synonym]:
+    """The lines of `root`/synonyms.csv; none without the file.
 
     Raises LTGCError for a file without the columns class_name and synonym.
     """
@@ -21,8 +22,8 @@ def read_synonyms(root: Path) -> list[tuple[str, str]]:
         rows = csv.DictReader(file)
         if not {"class_name", "synonym"} <= set(rows.fieldnames or ()):
             raise LTGCError(f"{path}: its first line must be class_name,synonym")
-        pairs = [(row["class_name"], row["synonym"]) for row in rows]
-    for number, (class_name, synonym) in enumerate(pairs, 2):
-        if not class_name or not synonym or not re.search(r"\w", synonym):
+        synonyms = [Synonym(class_name=row["class_name"] or "", synonym=row["synonym"] or "") for row in rows]
+    for number, synonym in enumerate(synonyms, 2):
+        if not synonym.class_name or not re.search(r"\w", synonym.synonym):
             raise LTGCError(f"{path}, line {number}: class_name and synonym must both be there")
-    return pairs
+    return synonyms

@@ -79,11 +79,10 @@ def build(variant: str, changes: Changes) -> Path:
     return folder
 
 
-def stages(seeds: Sequence[int]) -> list[list[str]]:
+def stages() -> list[list[str]]:
     """What runs in the folder of a variant, one after another: the arguments of `python -m`."""
     loops = [[f"stages.{name}"] for name in ("extend", "templates", "generate", "quality")]
-    trained = [["stages.train", METHOD, str(seed)] for seed in seeds]
-    return [*loops, *trained, ["stages.evaluate", METHOD]]
+    return [*loops, ["stages.train", METHOD], ["stages.evaluate", METHOD]]
 
 
 def changed(variant: str, changes: Changes) -> dict[str, Any]:
@@ -134,11 +133,10 @@ def rows(results: Mapping[str, Result]) -> dict[str, Row]:
 
 def print_table() -> None:
     read = {name: Row.model_validate(row) for name, row in files.read_json(TABLE).items()}
-    seeds = len(params.load("seeds").seeds)
     drawn = ", ".join(f"{name} {row.generated:,}" for name, row in read.items())
     console = output()
     console.print(
         comparison_table({name: row.accuracy for name, row in read.items()}, [f"images in D_g: {drawn}"]), "\n"
     )
     less = {name: row.less_ltgc for name, row in read.items() if row.less_ltgc}
-    console.print(difference_table(less, seeds, LTGC))
+    console.print(difference_table(less, LTGC, "seeds alone"))

@@ -1,4 +1,4 @@
-"""Asking the vision model itself for the class (Table 3): which images, and its score."""
+"""Asking the vision model itself for the class of test images (Table 3): which images, and its score."""
 
 import hashlib
 from collections import defaultdict
@@ -25,22 +25,23 @@ def sample_images(test: Sequence[ImageRecord], most: int, seed: int) -> list[Ima
     A larger `most` adds images to those of a smaller one, so that raising it asks about the new ones only.
     """
 
-    def place(text: str) -> bytes:
+    def rank(text: str) -> bytes:
         return hashlib.sha256(f"{seed}/ask/{text}".encode()).digest()
 
-    of_class: dict[int, list[ImageRecord]] = defaultdict(list)
-    for image in sorted(test, key=lambda image: place(image.path)):
-        of_class[image.label].append(image)
-    turns = [(turn, place(i.class_name), i.path) for own in of_class.values() for turn, i in enumerate(own)]
+    by_class: dict[int, list[ImageRecord]] = defaultdict(list)
+    for image in sorted(test, key=lambda image: rank(image.path)):
+        by_class[image.label].append(image)
+    # The first image of every class, then the second of every class, and so on.
+    turns = [(turn, rank(i.class_name), i.path) for images in by_class.values() for turn, i in enumerate(images)]
     chosen = {path for *_, path in sorted(turns)[:most]}
     return [image for image in test if image.path in chosen]
 
 
 def ask_metrics(answers: Sequence[Answer], classes: Sequence[ClassRecord]) -> AskMetrics:
-    """Top-1 in percent: All, and the mean per-class accuracy of the shot groups (§4.1). No answer is a wrong one.
+    """Top-1 in percent: All, and the mean per-class accuracy of the shot groups (§4.1). No answer counts as wrong.
 
-    All weights the accuracy of a class by its test images, so that an even sample tells of the whole test split.
-    A class that was not asked about counts nowhere.
+    All weights the accuracy of a class by the number of its test images, so that a sample spread evenly over the
+    classes stands for the whole test split. A class that was not asked about counts nowhere.
     """
     right: dict[int, list[bool]] = defaultdict(list)
     for answer in answers:

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ltgc.evaluation import uncertainty
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import AskMetrics
-from ltgc.pipeline.artifacts.runs import PER_CLASS, RUN_METRICS, ClassAccuracy, RunMetrics
+from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, ClassAccuracy, Prediction, RunMetrics
 
 # metric -> heading; all in percent
 METRICS = {
@@ -21,11 +25,12 @@ METRICS = {
     "ece": "ECE",
 }
 LOWER_IS_BETTER = frozenset({"ece"})
-REFERENCE = "balancemix"  # what the others' differences are to
 LMM = "lmm"  # the vision model, asked directly (Table 3)
-CONFIDENCE = 0.95
+# Methods that see no drawing. The best of them is the control, which a gain by drawings is measured against.
+CONTROLS = ("clip_zero_shot", "clip_finetune", "balanced_photos", "lift")
 
-# {"mean": ..., "std": ...}; both None where the group has no class, std None where there was one run and no seed
+# {"mean": ..., "std": ...}; both None where the group has no class, std None where there was one run and no seed.
+# Of a difference also "margin": half of its 95 % interval (ltgc/evaluation/uncertainty.py), None where unknown.
 Statistic = dict[str, float | None]
 Comparison = dict[str, dict[str, Statistic]]  # method -> metric -> statistic
 
@@ -54,6 +59,23 @@ def read_results(methods: Sequence[str], seeds: Sequence[int]) -> Results:
     return results
 
 
+def differences_to_control(results: Results, seeds: Sequence[int]) -> Comparison:
+    """What metrics/paired.json holds: each method less the control; empty without a control.
+
+    Raises LTGCError naming a file of predictions that is missing or malformed.
+    """
+    reference = control(summarise(results.runs))
+    if reference is None:
+        return {}
+    correct: dict[str, NDArray[np.bool_]] = {}
+    for method in results.runs:
+        of_seeds = [files.read_csv(PREDICTIONS / method / f"{seed}.csv", Prediction) for seed in seeds]
+        correct[method] = np.array([[p.prediction == p.label for p in rows] for rows in of_seeds])
+    labels = np.array([p.label for p in of_seeds[0]])
+    classes = results.accuracies[reference][: len(results.accuracies[reference]) // len(seeds)]
+    return differences(results.runs, reference, uncertainty.image_std(correct, labels, classes, reference))
+
+
 def summarise(runs: Mapping[str, Sequence[RunMetrics]]) -> Comparison:
     """Mean and sample standard deviation (0 for one seed), in percent with 2 decimals.
 
@@ -72,17 +94,32 @@ def lmm_row(asked: AskMetrics) -> Comparison:
     return {LMM: {metric: {"mean": getattr(asked, metric, None), "std": None} for metric in METRICS}}
 
 
-def differences(runs: Mapping[str, Sequence[RunMetrics]], reference: str = REFERENCE) -> Comparison:
-    """Each method less `reference`, seed by seed: mean and sample standard deviation in points, 2 decimals.
+def control(comparison: Comparison) -> str | None:
+    """The method without drawings whose mean over all test images is the best; None where none of them ran.
+
+    It is picked by the very test images that the others are then held against: that favours the control.
+    """
+    ran = [method for method in CONTROLS if method in comparison]
+    return max(ran, key=lambda method: comparison[method]["all"]["mean"] or 0.0, default=None)
+
+
+def differences(
+    runs: Mapping[str, Sequence[RunMetrics]],
+    reference: str,
+    image_std: Mapping[str, Mapping[str, float]] | None = None,
+) -> Comparison:
+    """Each method less `reference`, seed by seed: mean, standard deviation and margin in points, 2 decimals.
 
     Runs of one seed saw the same data in the same order where their methods allow it, so the spread of their
-    difference is what the difference of two means should be held against. Empty where `reference` did not run.
+    difference is what the difference of two means should be held against.
+    image_std: method -> metric -> what test images add to the margin; without it, and for ECE, the seeds are all.
     """
-    if reference not in runs:
-        return {}
     return {
         method: {
-            metric: statistic([_less(getattr(a, metric), getattr(b, metric)) for a, b in pairs])
+            metric: _difference(
+                [_less(getattr(a, metric), getattr(b, metric)) for a, b in pairs],
+                (image_std or {}).get(method, {}).get(metric, 0.0),
+            )
             for metric in METRICS
         }
         for method, seeds in runs.items()
@@ -90,18 +127,21 @@ def differences(runs: Mapping[str, Sequence[RunMetrics]], reference: str = REFER
     }
 
 
+def _difference(values: Sequence[float | None], image_std: float) -> Statistic:
+    present = [value for value in values if value is not None]
+    std = statistics.stdev(present) if len(present) > 1 else 0.0
+    margin = uncertainty.margin(std, len(present), image_std)
+    return statistic(values) | {"margin": None if margin is None else round(margin, 2)}
+
+
 def _less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def beyond_noise(difference: Statistic, seeds: int) -> bool:
-    """Whether the paired t-test's interval of CONFIDENCE leaves out 0."""
-    mean, std = difference["mean"], difference["std"]
-    if mean is None or std is None or seeds < 2:
-        return False
-    from scipy.stats import t  # 0.5 s to import, which the report does without
-
-    return bool(abs(mean) > t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * std / seeds**0.5)
+def beyond_noise(difference: Statistic) -> bool:
+    """Whether the 95 % interval of the difference leaves out 0; never with one seed."""
+    mean, margin = difference["mean"], difference["margin"]
+    return mean is not None and margin is not None and abs(mean) > margin
 
 
 def statistic(values: Sequence[float | None]) -> Statistic:

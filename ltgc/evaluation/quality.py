@@ -1,13 +1,12 @@
 """How good the generated set is: its diversity, its distance to the original images, and test images in it.
 
-Test images are read here to find out which generated images resemble them too much, and for nothing else: no
-training image is ever chosen or judged by what the test split looks like.
+Test images are read here to find generated images that resemble them too much, and for nothing else: no training
+image is ever chosen or judged by the test split.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,33 +23,34 @@ Features = NDArray[np.float32]  # (N, D), rows of length 1
 
 BATCH = 64  # images through CLIP at once
 DECIMALS = 4
-# CMMD's own bandwidth and scale. Distances of unit vectors are at most 2, so its kernel is all but linear there:
-# what it sees is mostly how far the means lie apart.
+NO_FEATURES: Features = np.zeros((0, 1), np.float32)
+# CMMD's own bandwidth and scale. Distances of unit vectors are at most 2, where its kernel is almost linear:
+# it measures mostly how far apart the means are.
 SIGMA, SCALE = 10.0, 1000.0
 
 
-class Seen(NamedTuple):
-    """Images as CLIP and the perceptual hash see them."""
+class EncodedImages(NamedTuple):
+    """What CLIP and the perceptual hash make of some images."""
 
     features: Features
     hashes: list[int | None]  # 64-bit; None: one flat colour, or not asked for
 
 
-def look(references: Sequence[str | Path], clip: Clip, hashed: bool = False) -> Seen:
-    """Features and, if `hashed`, hashes of images. Raises LTGCError naming one that is missing or unreadable."""
+def encode(files: Sequence[images.Reference], clip: Clip, hashed: bool = False) -> EncodedImages:
+    """Features and, if `hashed`, perceptual hashes. Raises LTGCError as `images.required` does."""
 
-    def one(reference: str | Path) -> tuple[torch.Tensor, int | None]:
-        image = images.required(reference)
+    def prepared(file: images.Reference) -> tuple[torch.Tensor, int | None]:
+        image = images.required(file)
         return clip.preprocess(image), perceptual_hash(image) if hashed else None
 
-    parts: list[Features] = [np.zeros((0, 1), np.float32)]
+    features: list[Features] = []
     hashes: list[int | None] = []
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(references), BATCH):
-            pixels, own = zip(*pool.map(one, references[start : start + BATCH]), strict=True)
-            parts.append(clip.image_features(torch.stack(pixels)).cpu().numpy())
-            hashes += own
-    return Seen(np.concatenate(parts[1:] or parts), hashes)
+        for start in range(0, len(files), BATCH):
+            pixels, batch_hashes = zip(*pool.map(prepared, files[start : start + BATCH]), strict=True)
+            features.append(clip.image_features(torch.stack(pixels)).cpu().numpy())
+            hashes += batch_hashes
+    return EncodedImages(np.concatenate(features) if features else NO_FEATURES, hashes)
 
 
 def diversity(features: Features) -> float | None:
@@ -81,29 +81,28 @@ def domain_gap(x: Features, y: Features) -> float | None:
     return float(SCALE * (within(x) + within(y) - 2 * kernel(x, y).mean()))
 
 
-def of_classes(
+def class_quality(
     classes: Iterable[ClassRecord],
     original: Mapping[int, Features],
     generated: Mapping[int, Features],
     validation: Mapping[int, Features],
 ) -> list[ClassQuality]:
-    """Each class that has generated images. The mappings are by label; an absent one has no image."""
-    nothing = np.zeros((0, 1), np.float32)
+    """Each class that has generated images. The mappings are by label; a label without images may be absent."""
     rows = []
     for c in classes:
         if c.label not in generated:
             continue
-        own, drawn = original.get(c.label, nothing), generated[c.label]
+        real, drawn = original.get(c.label, NO_FEATURES), generated[c.label]
         rows.append(
             ClassQuality(
                 label=c.label,
                 class_name=c.name,
-                original=len(own),
+                original=len(real),
                 generated=len(drawn),
-                diversity_original=_rounded(diversity(own)),
+                diversity_original=_rounded(diversity(real)),
                 diversity_generated=_rounded(diversity(drawn)),
-                gap_generated=_rounded(domain_gap(own, drawn)),
-                gap_validation=_rounded(domain_gap(own, validation.get(c.label, nothing))),
+                gap_generated=_rounded(domain_gap(real, drawn)),
+                gap_validation=_rounded(domain_gap(real, validation.get(c.label, NO_FEATURES))),
             )
         )
     return rows
@@ -111,46 +110,48 @@ def of_classes(
 
 def contaminated(
     attempts: Sequence[Attempt],
-    seen: Seen,
+    hashes: Sequence[int | None],
     test: Sequence[ImageRecord],
     test_hashes: Sequence[int | None],
-    cosine: Callable[[int, ImageRecord], float],
+    cosine: Callable[[int, int], float],
     *,
     distance: int,
     least_cosine: float,
 ) -> list[Contamination]:
     """The generated images whose nearest test image is within `distance` bits and looks the same to CLIP.
 
-    attempts: accepted ones, with what was `seen` of each in the same order; cosine: of the CLIP features of
-    seen.features[i] and a test image, asked only for pairs whose hashes are near. A hash alone takes drawings of
-    one layout for the same picture, CLIP alone any two good pictures of one class.
+    attempts: accepted ones; hashes, test_hashes: the perceptual hash of each of their images and of each test
+    image; cosine: of the CLIP features of attempts[i] and test[j], asked only for pairs whose hashes are near.
+    Both are needed: a hash alone takes drawings of one layout for the same picture, CLIP alone any two good
+    pictures of one class.
     """
-    drawn = [i for i, value in enumerate(seen.hashes) if value is not None]
-    known = [j for j, value in enumerate(test_hashes) if value is not None]
-    twins = nearest_hashes(
+    generated_known = [i for i, value in enumerate(hashes) if value is not None]
+    test_known = [j for j, value in enumerate(test_hashes) if value is not None]
+    pairs = nearest_hashes(
         [value for value in test_hashes if value is not None],
-        [value for value in seen.hashes if value is not None],
+        [value for value in hashes if value is not None],
         distance,
     )
-    found = []
-    for i, j, bits in ((drawn[i], test[known[j]], bits) for i, j, bits in twins):
+    contaminations = []
+    for generated, nearest, bits in pairs:
+        i, j = generated_known[generated], test_known[nearest]
         similarity = round(cosine(i, j), DECIMALS)
         if similarity >= least_cosine:
-            found.append(
+            contaminations.append(
                 Contamination(
                     image=attempts[i].image or "",
                     label=attempts[i].label,
                     class_name=attempts[i].class_name,
-                    test=j.path,
-                    test_class=j.class_name,
+                    test=test[j].path,
+                    test_class=test[j].class_name,
                     distance=bits,
                     cosine=similarity,
                 )
             )
-    return found
+    return contaminations
 
 
-def summary(rows: Sequence[ClassQuality], found: Sequence[Contamination], dropped: int) -> dict[str, Any]:
+def summary(rows: Sequence[ClassQuality], contaminations: int, dropped: int) -> dict[str, Any]:
     """What metrics/quality.json holds: means over classes, each class counting once."""
 
     def mean(key: str) -> float | None:
@@ -162,7 +163,7 @@ def summary(rows: Sequence[ClassQuality], found: Sequence[Contamination], droppe
         "generated": sum(row.generated for row in rows),
         "diversity": {"original": mean("diversity_original"), "generated": mean("diversity_generated")},
         "gap": {"generated": mean("gap_generated"), "validation": mean("gap_validation")},
-        "contaminated": {"found": len(found), "dropped": dropped},
+        "contaminated": {"found": contaminations, "dropped": dropped},
     }
 
 
@@ -171,7 +172,7 @@ def by_label(labels: Sequence[int], features: Features) -> dict[int, Features]:
     rows: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels):
         rows[label].append(row)
-    return {label: features[own] for label, own in rows.items()}
+    return {label: features[of_label] for label, of_label in rows.items()}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,16 +9,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc.evaluation.comparison import (
-    CONFIDENCE,
-    LMM,
-    METRICS,
-    REFERENCE,
-    Comparison,
-    Statistic,
-    best,
-    beyond_noise,
-)
+from ltgc.evaluation import uncertainty
+from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.results import COMPARE, PAIRED
@@ -51,20 +43,37 @@ def comparison_table(comparison: Comparison, notes: Sequence[str] = ()) -> Table
     return table
 
 
-def difference_table(compared: Comparison, seeds: int, reference: str = REFERENCE) -> Table:
-    """The paired differences, in bold what is beyond noise."""
-    table = _table(
-        f"Each less {reference}, seed by seed, points (mean ± std of the difference)",
-        [f"bold: the {CONFIDENCE:.0%} interval of the paired t-test over {seeds} seeds leaves out 0"],
-    )
+def difference_table(compared: Comparison, reference: str, what: str) -> Table:
+    """The differences to `reference` with their margins, in bold what is beyond noise, and what could be seen.
+
+    what: what the margins cover, for the reader.
+    """
+    confidence = f"{uncertainty.CONFIDENCE:.0%}"
+    notes = [f"±: half of the {confidence} interval, over {what}; bold: it leaves out 0"]
+    if power := _power(compared):
+        notes.append(power)
+    table = _table(f"Each less {reference}, points", notes)
     for method, metrics in compared.items():
-        signed = ["–" if v["mean"] is None else f"{v['mean']:+.1f}±{v['std']:.1f}" for v in metrics.values()]
-        cells = [
-            f"[bold]{text}[/]" if beyond_noise(v, seeds) else text
-            for text, v in zip(signed, metrics.values(), strict=True)
-        ]
-        table.add_row(method, *cells)
+        table.add_row(method, *(_signed(value) for value in metrics.values()))
     return table
+
+
+def _signed(difference: Statistic) -> str:
+    if difference["mean"] is None:
+        return "–"
+    margin = difference["margin"]
+    text = f"{difference['mean']:+.1f}" + ("" if margin is None else f"±{margin:.1f}")
+    return f"[bold]{text}[/]" if beyond_noise(difference) else text
+
+
+def _power(compared: Comparison) -> str | None:
+    """How large a difference has to be to be seen: "no difference" is said of nothing smaller."""
+    found = []
+    for metric in ("all", "few"):
+        margins = [m for values in compared.values() if (m := values[metric]["margin"]) is not None]
+        if margins:
+            found.append(f"{uncertainty.detectable(margins):.1f} ({METRICS[metric]})")
+    return f"found {uncertainty.POWER:.0%} of the time: true differences of {', '.join(found)}" if found else None
 
 
 def published_table(name: str) -> Table:
@@ -87,7 +96,7 @@ def _table(title: str, notes: Sequence[str]) -> Table:
 
 def print_tables(skipped: Mapping[str, str] | None = None) -> None:
     """What the stage wrote, on stdout; at full width where that is not a terminal: a log has no 80 columns."""
-    section = params.load("compare", "seeds")
+    section = params.load("compare")
     comparison, paired = files.read_json(COMPARE), files.read_json(PAIRED)
     asked = files.read_record(ASK, AskMetrics)
     notes = [f"{method}: {escape(reason)}" for method, reason in (skipped or {}).items()]
@@ -95,11 +104,13 @@ def print_tables(skipped: Mapping[str, str] | None = None) -> None:
         notes.append(f"{LMM}: the vision model was asked once, for the class of {asked.images:,} test images")
         if asked.images < asked.of:
             notes[-1] += f" of {asked.of:,}; not to be held against the other rows, which saw all of them"
-    tables = [comparison_table(comparison, notes)]
-    if paired:
-        tables.append(difference_table(paired, len(section.seeds)))
+    tables = []
+    if paired and (reference := control(comparison)):
+        tables.append(difference_table(paired, reference, "seeds and test images"))
+        notes.append(f"{reference} is the control: the best over all of the methods without drawings")
     if section.compare.published:
         tables.append(published_table(section.compare.published))
+    tables.insert(0, comparison_table(comparison, notes))
     console = output()
     for number, one in enumerate(tables):
         console.print(*(["\n"] if number else []), one, sep="")

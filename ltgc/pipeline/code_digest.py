@@ -1,9 +1,9 @@
 """What code a stage runs on: every module of the project that it reaches, and a digest of each.
 
 A digest leaves out comments, docstrings, blank lines and trailing white space: explaining a line retrains nothing.
-The modules are found from the imports, those inside functions and the late ones by name included. Left out is
-what cannot change an artifact (WITHOUT_EFFECT). What it costs: a module counts as a whole, so a change of one
-function reruns the stages that use another of the same file; and reformatting counts as a change.
+The modules are found from the imports, including those inside functions and those by name (`embedded`). Modules
+that cannot change an artifact are left out (WITHOUT_EFFECT). The price: a module counts as a whole, so a change of
+one function reruns the stages that use another one of the same file; and reformatting counts as a change.
 """
 
 import ast
@@ -12,22 +12,23 @@ import io
 import tokenize
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import grimp
 
 from ltgc.pipeline import files
-from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.sections import Params
 
 PACKAGES = ("stages", "graphs", "ltgc", "embedded")
-# These print, time, or check params.yaml, whose values DVC itself compares: not followed further either.
+# What these import is not followed either. A test runs stages without them and compares what is written.
 WITHOUT_EFFECT = {
-    "stages",
-    "ltgc.pipeline.params",
-    "ltgc.pipeline.stage",
+    "stages",  # the message of an interpreter that lacks the packages
+    "ltgc.pipeline.stage",  # errors as one line, Ctrl-C
     "ltgc.pipeline.terminal",
-    "ltgc.clients.tally",
+    "ltgc.pipeline.timing",
+    "ltgc.pipeline.settings.sections",  # the types of the sections that a stage loads are in its digest
 }
 
 
@@ -38,29 +39,28 @@ def stages(root: Path = Path()) -> list[str]:
 
 def project(root: Path = Path()) -> grimp.ImportGraph:
     """The imports of all modules of the project."""
-    there = [package for package in PACKAGES if (root / package / "__init__.py").exists()]  # embedded may be gone
-    return grimp.build_graph(*there, cache_dir=None, exclude_type_checking_imports=True)
+    present = [package for package in PACKAGES if (root / package).exists()]  # embedded may be deleted
+    return grimp.build_graph(*present, cache_dir=None, exclude_type_checking_imports=True)
 
 
 def closure(stage: str, graph: grimp.ImportGraph, root: Path = Path()) -> set[str]:
     """The modules whose change can change what the stage writes."""
     reached: set[str] = set()
-    waiting = [f"stages.{stage}"]
+    waiting = [f"stages.{stage}", *_settings(_file(f"stages.{stage}", root))]
     while waiting:
         module = waiting.pop()
-        if module in reached or module in WITHOUT_EFFECT or not _file(module, root).read_bytes().strip():
+        if module in reached | WITHOUT_EFFECT or not _file(module, root).read_bytes().strip():
             continue
         reached.add(module)
         waiting += graph.find_modules_directly_imported_by(module)
-        waiting += sorted(_texts(_file(module, root)) & graph.modules)  # imported by name at run time
-        waiting += [module.rpartition(".")[0]] if "." in module else []  # a package is imported before its modules
-        if module == f"stages.{stage}":
-            waiting += _settings(_file(module, root))
+        waiting += _texts(_file(module, root)) & graph.modules  # imported by name at run time
+        if package := module.rpartition(".")[0]:
+            waiting.append(package)  # is imported before its modules
     return reached
 
 
 def digests(stage: str, graph: grimp.ImportGraph) -> dict[str, str]:
-    """File -> sha256 of every file that the stage's modules are in or read beside themselves."""
+    """File -> sha256 of every file that the stage's modules are in, or read beside themselves."""
     found: dict[str, str] = {}
     for module in closure(stage, graph):
         found |= _digests(_file(module))
@@ -71,53 +71,35 @@ def digests(stage: str, graph: grimp.ImportGraph) -> dict[str, str]:
 def _digests(file: Path) -> dict[str, str]:
     """Of one module, and of the files beside it if it reads such."""
     source = file.read_text(encoding="utf-8")
-    found = {file.as_posix(): hashlib.sha256(without_comments(source).encode()).hexdigest()}
+    digests = {file.as_posix(): hashlib.sha256(without_comments(source).encode()).hexdigest()}
     if "__file__" in source:
         for path in file.parent.rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
-                found[path.as_posix()] = files.sha256(path)
-    return found
+                digests[path.as_posix()] = files.sha256(path)
+    return digests
 
 
 def without_comments(source: str) -> str:
     """Python source without comments, docstrings, blank lines and trailing white space.
 
-    Cut out of the text, and not printed from the syntax tree, which differs between versions of Python.
+    They are cut out of the text: tokens and syntax trees differ between versions of Python.
     """
     lines = source.splitlines(keepends=True)
-    for start, end in sorted([*_comments(source), *_docstrings(source)], reverse=True):
-        (first, left), (last, right) = start, end
+    for token in reversed(list(_without_effect(source))):
+        (first, left), (last, right) = token.start, token.end
         lines[first - 1 : last] = [lines[first - 1][:left] + lines[last - 1][right:]]
     return "\n".join(stripped for line in "".join(lines).splitlines() if (stripped := line.rstrip()))
 
 
-Span = tuple[tuple[int, int], tuple[int, int]]  # (line from 1, column) where it starts and ends
-
-
-def _comments(source: str) -> Iterator[Span]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start, token.end
-
-
-def _docstrings(source: str) -> Iterator[Span]:
-    lines = source.splitlines()
-
-    def column(line: int, offset: int) -> int:
-        return len(lines[line - 1].encode()[:offset].decode())  # ast counts bytes
-
-    for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or not body:
-            continue
-        first = body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and type(first.value.value) is str
-        ):
-            last, end = first.end_lineno or first.lineno, first.end_col_offset or 0
-            yield (first.lineno, column(first.lineno, first.col_offset)), (last, column(last, end))
+def _without_effect(source: str) -> Iterator[tokenize.TokenInfo]:
+    """Comments, and strings that are statements of their own, as docstrings are; in their order."""
+    statement_begins = True
+    for token, following in pairwise(tokenize.generate_tokens(io.StringIO(source).readline)):
+        alone = statement_begins and following.type in (tokenize.NEWLINE, tokenize.COMMENT)
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and alone):
+            yield token
+        elif token.type not in (tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
+            statement_begins = token.type == tokenize.NEWLINE
 
 
 @cache
@@ -129,22 +111,22 @@ def _texts(file: Path) -> frozenset[str]:
 
 
 def _settings(stage: Path) -> set[str]:
-    """The modules that hold the types and defaults of the sections of params.yaml that the stage loads."""
+    """The modules with the types and defaults of the sections of params.yaml that the stage loads."""
     tree = ast.parse(stage.read_text(encoding="utf-8"))
-    sections = {
-        argument.value.partition(".")[0]
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "params.load"
-        for argument in call.args
-        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    keys = [
+        ast.literal_eval(key) for call in calls if ast.unparse(call.func) == "params.load" for key in call.args
+    ]
+    sections = {key.partition(".")[0] for key in keys}
     return {module for section in sections for module in _modules(Params.model_fields[section].annotation)}
 
 
-def _modules(kind: Any) -> set[str]:
-    """The modules of the project that the type, or a part of it, comes from."""
-    parts = {module for part in get_args(kind) for module in _modules(part)}
-    return parts | ({kind.__module__} if getattr(kind, "__module__", "").startswith("ltgc.") else set())
+def _modules(annotation: Any) -> set[str]:
+    """The modules of the project that the type, or an argument of it, comes from."""
+    modules = {module for argument in get_args(annotation) for module in _modules(argument)}
+    if getattr(annotation, "__module__", "").startswith("ltgc."):
+        modules.add(annotation.__module__)
+    return modules
 
 
 def _file(module: str, root: Path = Path()) -> Path:

@@ -84,7 +84,7 @@ def sha256(path: Path) -> str:
 
 def bad_file(path: object, why: object) -> LTGCError:
     """The error for a file of the user's that cannot be used."""
-    return LTGCError(f"{path}: {why}; mend or remove it and run `dvc repro`")
+    return LTGCError(f"{path}: {why}; replace or remove it and run `dvc repro`")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,50 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.base import Section
-from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
-from ltgc.pipeline.settings.data import DataSettings, LicensesSettings
-from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
-from ltgc.pipeline.settings.servers import (
-    SERVED,
-    BudgetSettings,
-    ChatSettings,
-    Price,
-    ServersSettings,
-    T2ISettings,
-    completed,
-)
-from ltgc.pipeline.settings.training import CompareSettings, EvaluateSettings, Method, TrainSettings
+from ltgc.pipeline.settings.sections import Params
+from ltgc.pipeline.settings.servers import SERVED, ServersSettings, completed
 
 PARAMS = Path("params.yaml")
-
-
-class Params(Section):
-    """params.yaml. Sections that were not asked for are absent: touching one raises AttributeError."""
-
-    data: DataSettings
-    servers: ServersSettings  # before the sections that it completes: an error in it is named as its own
-    llm: ChatSettings
-    vision: ChatSettings
-    describe: DescribeSettings
-    extend: ExtendSettings
-    templates: TemplatesSettings
-    t2i: T2ISettings
-    clip: ClipSettings
-    filter: FilterSettings
-    quality: QualitySettings
-    train: TrainSettings
-    evaluate: EvaluateSettings
-    ask: AskSettings
-    compare: CompareSettings
-    methods: list[Method] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    licenses: LicensesSettings
-    budget: BudgetSettings
-    prices: dict[str, Price]
 
 
 def load(*keys: str, path: Path = PARAMS) -> Params:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
+from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.terminal import _escape, console
 
@@ -43,14 +43,13 @@ def run(main: Callable[..., None]) -> None:
         print((sys.modules[main.__module__].__doc__ or "").strip())
         return
     with one_line_errors():
-        started = monotonic()
         try:
             inspect.signature(main).bind(*arguments)
         except TypeError as error:
             command = f"python -m stages.{Path(sys.argv[0]).stem}"
             raise LTGCError(f"{command} {' '.join(arguments)}: {error}; see `{command} --help`") from error
         main(*arguments)
-        _note(monotonic() - started)
+        _note(timing.process_seconds(), timing.steps.seconds)
 
 
 @contextmanager
@@ -75,24 +74,34 @@ def one_line_errors() -> Iterator[None]:
         _leave()
 
 
+def is_main_process() -> bool:
+    """Of the processes that `accelerate launch` may have started, the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def timings() -> list[dict[str, Any]]:
-    """The runs of stages on this machine, oldest first: stage, args, seconds, machine, finished (UTC)."""
+    """The runs of stages on this machine, oldest first: stage, args, seconds, in_steps, machine, finished."""
     if not TIMINGS.exists():
         return []
     return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
 
 
-def _note(seconds: float) -> None:
-    """Append the time that a stage took without its imports. Commands and helper processes append nothing."""
+def _note(seconds: float, in_steps: float) -> None:
+    """Append the time that a stage took, its imports included. Commands and helper processes append nothing."""
     script = Path(sys.argv[0])
-    if script.parent.name != "stages" or os.environ.get("RANK", "0") != "0":
+    if script.parent.name != "stages" or not is_main_process():
         return
+    if in_steps:
+        console.print(
+            f"{script.stem}: {seconds:.0f} s, {in_steps:.0f} s of them in steps ({in_steps / seconds:.0%})"
+        )
     torch = sys.modules.get("torch")  # not imported for this: it takes two seconds
     gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
     entry = {
         "stage": script.stem,
         "args": sys.argv[1:],
         "seconds": round(seconds, 1),
+        "in_steps": round(in_steps, 1),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

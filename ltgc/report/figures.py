@@ -5,7 +5,6 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -145,7 +144,7 @@ def scores(rows: Sequence[Mapping[str, str]]) -> Markup | None:
     return _svg(figure, "Distributions of CLIP's scores around the threshold")
 
 
-def fig6(rows: Sequence[tuple[ClassRecord, Sequence[Path], Sequence[Attempt]]]) -> bytes:
+def fig6(rows: Sequence[tuple[ClassRecord, Sequence[images.ImageFile], Sequence[Attempt]]]) -> bytes:
     """The paper's Fig. 6 as PNG: a row a tail class, original images on the left, generated ones on the right.
 
     The paper has images of the bare template on the left; nobody draws those here (ablations/ can), and what a

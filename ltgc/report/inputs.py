@@ -30,7 +30,7 @@ class Inputs:
     templates: list[ClassTemplate]
     attempts: list[Attempt]
     comparison: Comparison
-    paired: Comparison  # differences to BalanceMix, seed by seed
+    paired: Comparison  # differences to the control
     asked: AskMetrics  # the vision model, asked directly
     results: Results
     predictions: Mapping[str, list[list[Prediction]]]  # method -> seed; the methods that ran

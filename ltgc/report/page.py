@@ -13,7 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ltgc.evaluation.comparison import METRICS
+from ltgc.data.roots import image_file
+from ltgc.evaluation.comparison import METRICS, control
 from ltgc.pipeline.artifacts.drawings import Contamination
 from ltgc.report import figures, fold_outs, sections, selection, thumbnails
 from ltgc.report.inputs import Inputs
@@ -50,6 +51,7 @@ def page(inputs: Inputs) -> str:
         style=style,
         metrics=METRICS,
         rows=sections.comparison_rows(inputs.comparison),
+        control=control(inputs.comparison),
         verdict=sections.verdict(inputs.comparison),
         shots=sections.shot_rows(inputs.classes),
         findings=sections.findings(inputs.findings),
@@ -87,10 +89,10 @@ def fig7(inputs: Inputs) -> bytes:
 
 
 def _pairs(inputs: Inputs, thumbs: Thumbnails) -> Sequence[tuple[Contamination, str | None, str | None]]:
-    return [
-        (found, thumbs.uri(found.image), thumbs.uri(inputs.image_root / found.test))
-        for found in inputs.contaminated[:CONTAMINATED_SHOWN]
-    ]
+    shown = inputs.contaminated[:CONTAMINATED_SHOWN]
+    paths = {found.test for found in shown}
+    test = {image.path: image_file(inputs.image_root, image) for image in inputs.manifest if image.path in paths}
+    return [(found, thumbs.uri(found.image), thumbs.uri(test[found.test])) for found in shown]
 
 
 def _asset(name: str) -> Markup:

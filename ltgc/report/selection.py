@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ltgc.data.images import ImageFile
+from ltgc.data.roots import image_file
 from ltgc.evaluation.loop_metrics import refinement_chains
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.drawings import Attempt
@@ -26,10 +28,10 @@ def by_label(records: Iterable[Any]) -> dict[int, list[Any]]:
     return of_class
 
 
-def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[Path]]:
+def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[ImageFile]]:
     """label -> training images."""
     return {
-        label: [image_root / image.path for image in own]
+        label: [image_file(image_root, image) for image in own]
         for label, own in by_label(image for image in manifest if image.split == "train").items()
     }
 

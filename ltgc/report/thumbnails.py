@@ -3,7 +3,6 @@
 import base64
 import io
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ltgc.data import images
 
@@ -23,12 +22,12 @@ class Thumbnails:
         """Give `size` bytes more: a share a class, or the first classes would use up everything."""
         self.allowed += size
 
-    def uri(self, reference: str | Path) -> str | None:
+    def uri(self, reference: images.Reference) -> str | None:
         """The data URI of an image (a file or a shard's member), or None, and counted, where nothing is left.
 
         Raises LTGCError naming an image that is not there or cannot be read.
         """
-        key = str(reference)
+        key = str(reference.path if isinstance(reference, images.ImageFile) else reference)
         if key in self.made:
             return self.made[key]
         if self.allowed <= 0:

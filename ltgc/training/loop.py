@@ -1,34 +1,102 @@
-"""Training: the one loop that fine-tunes every method (§3.2), on any number of devices."""
+"""The one loop that trains every method (§3.2), on any number of devices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from rich.progress import track
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ltgc.classifier import devices
 from ltgc.classifier.network import Classifier
-from ltgc.clip import pixels
+from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.pipeline.terminal import console
-from ltgc.training import checkpoint
-from ltgc.training.batches import Plan, TrainingSet, batch
+from ltgc.training.batches import batches
+from ltgc.training.checkpoint import fingerprint
+from ltgc.training.plan import Plan, TrainingSet
+from ltgc.training.state import Row, State
 
 CURVE_POINTS = 30  # rows of a training curve
 VALIDATIONS = 3  # of them with validation accuracy, the last step included
 
-ADAMW = ["step", "exp_avg", "exp_avg_sq"]  # what it keeps of each weight
 
-Row = dict[str, Any]  # step, loss (mean since the last row), lr, val_accuracy
+@dataclass(frozen=True)
+class Monitor:
+    """What looks on while a classifier is trained, and changes nothing."""
+
+    validate: Callable[[], float | None] = lambda: None  # accuracy on the validation split in percent
+    show: Callable[[Row], None] = lambda row: None  # is given each row of the curve, again after a resume
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a killed run left its checkpoint."""
+
+    path: Path  # written every train.checkpoint_steps; the caller deletes it at the end
+    key: str  # of what the run is trained from: a checkpoint of another key is not used
+
+
+def train(
+    classifier: Classifier,
+    plan: Plan,
+    data: TrainingSet,
+    settings: TrainSettings,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    monitor: Monitor = Monitor(),
+    resume: Resume | None = None,
+) -> list[Row]:
+    """Train on `plan` the weights of `classifier` that require gradients, in place; the others stay as they are.
+
+    loss: of logits (n, C) and targets, the mean over the n images: the shares of a batch add up.
+    Returns the training curve. Raises LTGCError when the loss is no longer a number.
+    Processes that accelerate launched take their shares of each batch; the result is that of one process, up to
+    rounding.
+    """
+    if settings.compile:
+        torch.compiler.reset()  # it gives up on a function after eight networks
+    accelerator = devices.for_training(settings)
+    # Dropout is seeded by step and process: a resumed run needs no state of a generator.
+    dropout_seed = int(torch.randint(2**48, ()))
+    state = _initial_state(classifier, settings, accelerator)
+    key = ""
+    if resume:
+        world = [accelerator.num_processes, accelerator.device.type]
+        key = fingerprint(resume.key, classifier.state_dict(), world)
+        state.restore(resume.path, key)
+    for known in state.curve:
+        monitor.show(known)
+    shares = _shares(plan, accelerator, settings)
+    classes, workers = len(classifier.head), settings.workers
+    samples = batches(shares, data, classes, state.step, accelerator.device, workers)
+    rows_at = _marks(settings.steps, CURVE_POINTS)
+    validate_at = _marks(settings.steps, VALIDATIONS)
+    classifier.train()
+    for step in _progress(range(state.step + 1, settings.steps + 1), accelerator):
+        torch.manual_seed(dropout_seed + step * accelerator.num_processes + accelerator.process_index)
+        lr = settings.lr * learning_rate(step - 1, settings)
+        with timing.steps:
+            state.take_step(samples, loss, lr, settings)
+            row = state.row(lr) if step in rows_at else None
+        if row:
+            _check(row)
+            if step in validate_at:
+                row["val_accuracy"] = _validated(classifier, monitor)
+            state.curve.append(row)
+            monitor.show(row)
+        if resume and step % settings.checkpoint_steps == 0 and step < settings.steps:
+            state.save(resume.path, key)
+    accelerator.unwrap_model(state.network, keep_fp32_wrapper=False)
+    classifier.eval()
+    return state.curve
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
@@ -39,145 +107,33 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train(
-    classifier: Classifier,
-    plan: Plan,
-    data: TrainingSet,
-    settings: TrainSettings,
-    *,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    validate: Callable[[], float | None] = lambda: None,
-    log: Callable[[Row], None] = lambda row: None,
-    saved: Path | None = None,
-    code: bytes = b"",
-) -> list[Row]:
-    """Fine-tune on `plan` what of `classifier` requires gradients, in place; other weights stay as they are.
-
-    loss: of logits (n, C) and targets, the mean over the n images: the parts of a batch add up.
-    validate: accuracy on the validation split in percent, called VALIDATIONS times and never acted on.
-    log: called with each row of the training curve as it is known, again after a resume.
-    saved: the file that checkpoints go to and that a killed run goes on from; the caller deletes it at the end.
-    code: what tells this code from another; a checkpoint of other code is not gone on from.
-    Returns the training curve. Raises LTGCError when the loss is no longer a number.
-    Processes that accelerate launched take their parts of each batch; the result is one process's, to rounding.
-    """
-    accelerator = devices.accelerator(settings.device, settings.precision, settings.accumulation, settings.compile)
-    # Dropout is seeded by step and process: a resumed run needs no state of a generator.
-    noise = int(torch.randint(2**48, ()))
-    saved = saved if settings.checkpoint_steps < settings.steps else None
-    key = ""
-    if saved:
-        place = [accelerator.num_processes, accelerator.device.type]
-        key = checkpoint.fingerprint(classifier.state_dict(), plan, data, repr(settings), noise, place, code)
-
+def _initial_state(classifier: Classifier, settings: TrainSettings, accelerator: Accelerator) -> State:
     groups = classifier.parameter_groups(settings.weight_decay)
     network, optimizer = accelerator.prepare(classifier, torch.optim.AdamW(groups, settings.lr, fused=True))
+    losses = torch.zeros(settings.steps, device=accelerator.device)
+    return State(classifier, network, optimizer, accelerator, losses)
 
-    learning = [p for group in groups for p in group["params"]]
-    losses = torch.zeros(settings.steps, device=accelerator.device)  # this process's part of each
-    curve: list[Row] = []
-    first = 0
-    if saved and (found := checkpoint.read(saved, key)):
-        first, curve = _restore(*found, classifier, optimizer, losses, accelerator)
-        for row in curve:
-            log(row)
 
-    labels = data.labels.to(accelerator.device)
-    parts = accelerator.num_processes * settings.accumulation
-    if parts > settings.batch_size:
-        raise LTGCError(f"train.batch_size: {settings.batch_size} images are no batch for {parts} parts; raise it")
-    cpu = [plan.part(k, parts) for k in range(accelerator.process_index, parts, accelerator.num_processes)]
-    mine = [part.to(accelerator.device) for part in cpu]
-    reads = [(part.indices(step), part.draws(step)) for step in range(first, settings.steps) for part in cpu]
-    images = pixels.batches(data.pixels, reads, accelerator.device, settings.workers)
+def _shares(plan: Plan, accelerator: Accelerator, settings: TrainSettings) -> list[Plan]:
+    """This process's shares of every batch, one an accumulation step."""
+    count = accelerator.num_processes * settings.accumulation
+    if count > settings.batch_size:
+        raise LTGCError(
+            f"train.batch_size: {settings.batch_size} images cannot be cut into {count} shares; raise it"
+        )
+    return [plan.share(k, count) for k in range(accelerator.process_index, count, accelerator.num_processes)]
 
-    rows_at = _marks(settings.steps, CURVE_POINTS)
-    validate_at = _marks(settings.steps, VALIDATIONS)
-    last_row = curve[-1]["step"] if curve else 0
-    classifier.train()
-    for step in _progress(range(first + 1, settings.steps + 1), accelerator):
-        torch.manual_seed(noise + step * accelerator.num_processes + accelerator.process_index)
-        lr = settings.lr * learning_rate(step - 1, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        for part in mine:
-            with accelerator.accumulate(network):
-                x, targets = batch(part, step - 1, next(images), labels, len(classifier.head))
-                value = loss(network(x), targets)
-                # accelerate takes the mean over the parts; parts that are not of one size count by their sizes.
-                accelerator.backward(value * (len(x) * parts / settings.batch_size))
-                losses[step - 1] += value.detach() * (len(x) / settings.batch_size)
-        if settings.grad_clip:
-            accelerator.clip_grad_norm_(learning, settings.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step in rows_at:
-            mean = accelerator.reduce(losses[last_row:step]).mean().item()
-            if not math.isfinite(mean):
-                raise LTGCError(f"train.lr: the loss was not a number before step {step}; lower train.lr")
-            accuracy = None
-            if step in validate_at:
-                classifier.eval()
-                accuracy = validate()
-                classifier.train()
-            curve.append(
-                {"step": step, "loss": float(f"{mean:.6g}"), "lr": float(f"{lr:.6g}"), "val_accuracy": accuracy}
-            )
-            log(curve[-1])
-            last_row = step
-        if saved and step % settings.checkpoint_steps == 0 and step < settings.steps:
-            everyones = accelerator.reduce(losses)
-            if accelerator.is_main_process:
-                _save(saved, key, step, curve, classifier, optimizer, everyones, accelerator)
-    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+
+def _validated(classifier: Classifier, monitor: Monitor) -> float | None:
     classifier.eval()
-    return curve
+    accuracy = monitor.validate()
+    classifier.train()
+    return accuracy
 
 
-def _save(
-    path: Path,
-    key: str,
-    step: int,
-    curve: list[Row],
-    classifier: Classifier,
-    optimizer: Optimizer,
-    losses: Tensor,
-    accelerator: Accelerator,
-) -> None:
-    tensors = {"losses": losses} | {f"value {name}": value for name, value in _moving(classifier).items()}
-    for name, parameter in classifier.named_parameters():
-        if parameter.requires_grad:
-            tensors |= {f"{slot} {name}": value for slot, value in optimizer.state[parameter].items()}
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-    checkpoint.write(path, key, tensors, {"step": step, "curve": curve, "scaler": scaler})
-
-
-@torch.no_grad()
-def _restore(
-    tensors: dict[str, Tensor],
-    state: dict[str, Any],
-    classifier: Classifier,
-    optimizer: Optimizer,
-    losses: Tensor,
-    accelerator: Accelerator,
-) -> tuple[int, list[Row]]:
-    """Put everything back that `_save` kept; the step that was done, and the curve so far."""
-    if accelerator.is_main_process:  # the losses of all are summed over the processes
-        losses.copy_(tensors["losses"])
-    for name, value in _moving(classifier).items():
-        value.copy_(tensors[f"value {name}"])
-    for name, parameter in classifier.named_parameters():
-        if parameter.requires_grad:
-            optimizer.state[parameter] = {slot: tensors[f"{slot} {name}"].to(parameter.device) for slot in ADAMW}
-    if accelerator.scaler:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    return state["step"], state["curve"]
-
-
-def _moving(classifier: Classifier) -> dict[str, Tensor]:
-    """What training changes: the weights that learn, and buffers."""
-    frozen = {name for name, parameter in classifier.named_parameters() if not parameter.requires_grad}
-    return {name: value for name, value in classifier.state_dict().items() if name not in frozen}
+def _check(row: Row) -> None:
+    if not math.isfinite(row["loss"]):
+        raise LTGCError(f"train.lr: the loss was not a number before step {row['step']}; lower train.lr")
 
 
 def _progress(steps: range, accelerator: Accelerator) -> Iterable[int]:

@@ -1,29 +1,29 @@
-"""The methods that are compared: which images each draws, how, what it mixes, and its settings (§3.2, §4.1)."""
+"""The methods that are compared: what each samples, what it mixes, and its own settings (§3.2, §4.1)."""
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import Tensor
-
 from ltgc.pipeline.settings.training import Method, TrainSettings
-from ltgc.training import samplers
+from ltgc.training.samplers import CLASS_BALANCED, UNIFORM, Sampler
+
+Data = Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a batch: which images, and how they are drawn."""
-
-    data: Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
-    sampling: Callable[[Tensor, int], Tensor]
+class Sampling:
+    data: Data
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method draws x_i and, if it mixes, x_j, and which settings are its own."""
+    """A method: how it samples x_i and x_j, and which settings are its own."""
 
-    i: Side
-    j: Side | None = None  # None: no mixing
+    i: Sampling | None  # None: nothing is trained
+    j: Sampling | None = None  # None: nothing is mixed
     needs_generated: bool = False  # without D_g it would be another method
     train: Mapping[str, Any] = field(default_factory=dict)  # keys of params.yaml's train that it sets itself
 
@@ -31,19 +31,19 @@ class Recipe:
         """`train` with this method's own settings in it."""
         return TrainSettings.model_validate(train.model_dump() | dict(self.train))
 
-    def sides(self, train: TrainSettings) -> tuple[Side, Side | None]:
-        """The draws of x_i and x_j; where they mix D_o with D_g, train.mixing.balanced says how each is drawn."""
-        if self.j is None or self.j.data == self.i.data:
-            return self.i, self.j
+    def samplings(self, train: TrainSettings) -> list[Sampling]:
+        """Of x_i, and of x_j where the method mixes.
+
+        Where D_o is mixed with D_g, train.mixing.balanced says which of them is sampled class-balanced.
+        """
+        samplings = [sampling for sampling in (self.i, self.j) if sampling]
+        if {sampling.data for sampling in samplings} != {"original", "generated"}:
+            return samplings
         balanced = BALANCED[train.mixing.balanced]
-        i, j = (
-            replace(draw, sampling=samplers.class_balanced if draw.data in balanced else samplers.uniform)
-            for draw in (self.i, self.j)
-        )
-        return i, j
+        return [replace(s, sampler=CLASS_BALANCED if s.data in balanced else UNIFORM) for s in samplings]
 
 
-BALANCED: dict[str, set[str]] = {
+BALANCED: dict[str, set[Data]] = {
     "original": {"original"},
     "generated": {"generated"},
     "both": {"original", "generated"},
@@ -60,21 +60,18 @@ LIFT = {
     "loss": "logit_adjusted",
 }
 
-# Table 4 and the CLIP rows of Tables 1 and 2, then past the paper. None: nothing is trained.
-METHODS: dict[Method, Recipe | None] = {
-    "clip_zero_shot": None,
-    "clip_finetune": Recipe(Side("original", samplers.uniform)),
-    "no_balancemix": Recipe(Side("both", samplers.uniform), needs_generated=True),
-    "balanced_sample": Recipe(Side("both", samplers.class_balanced)),
-    "mixup": Recipe(Side("both", samplers.uniform), Side("both", samplers.uniform)),
+# Table 4 and the CLIP rows of Tables 1 and 2, then methods that are not in the paper.
+METHODS: dict[Method, Recipe] = {
+    "clip_zero_shot": Recipe(None),
+    "clip_finetune": Recipe(Sampling("original", UNIFORM)),
+    "no_balancemix": Recipe(Sampling("both", UNIFORM), needs_generated=True),
+    "balanced_sample": Recipe(Sampling("both", CLASS_BALANCED)),
+    "mixup": Recipe(Sampling("both", UNIFORM), Sampling("both", UNIFORM)),
     "balancemix": Recipe(
-        Side("original", samplers.class_balanced), Side("generated", samplers.uniform), needs_generated=True
+        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
-    "lift": Recipe(Side("original", samplers.uniform), train=LIFT),
+    "lift": Recipe(Sampling("original", UNIFORM), train=LIFT),
     "ltgc_lift": Recipe(
-        Side("original", samplers.class_balanced),
-        Side("generated", samplers.uniform),
-        needs_generated=True,
-        train=LIFT,
+        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True, train=LIFT
     ),
 }

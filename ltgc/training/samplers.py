@@ -1,37 +1,48 @@
-"""Which images a run draws, as tensor operations: all indices of all its steps at once.
+"""How images are sampled, as tensor operations: the indices of all steps of a run at once.
 
-A stream is a function of the seed alone (torch's global generator), so it is the same on every device and can
-be cut into steps, or into the shares of several processes, anywhere.
+The samples depend on the seed alone (torch's global generator): they are the same on every device, and can be cut
+into steps and into the shares of several processes anywhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def uniform(labels: Tensor, draws: int) -> Tensor:
-    """Plain sampling: epochs of all images, each in a new order. (N,) labels -> (draws,) indices, int64."""
-    epochs = -(-draws // len(labels))
-    return torch.cat([torch.randperm(len(labels)) for _ in range(epochs)])[:draws]
+@dataclass(frozen=True)
+class Sampler:
+    """sample: (N,) labels and a number of samples -> (samples,) indices, int64.
 
-
-def class_balanced(labels: Tensor, draws: int) -> Tensor:
-    """Each class that has images equally often: a class uniformly, then one of its images uniformly.
-
-    (N,) labels -> (draws,) indices, int64.
+    frequencies: (N,) labels -> (N,) the expected share of each image in the samples, float32, sums to 1.
     """
+
+    sample: Callable[[Tensor, int], Tensor]
+    frequencies: Callable[[Tensor], Tensor]
+
+
+def _sample_epochs(labels: Tensor, samples: int) -> Tensor:
+    epochs = -(-samples // len(labels))
+    return torch.cat([torch.randperm(len(labels)) for _ in range(epochs)])[:samples]
+
+
+def _sample_classes(labels: Tensor, samples: int) -> Tensor:
     by_class = labels.argsort(stable=True)
     counts = labels.unique(return_counts=True)[1]  # (classes with images,)
     starts = counts.cumsum(0) - counts
-    drawn = torch.randint(len(counts), (draws,))
+    sampled = torch.randint(len(counts), (samples,))
     # float64: below 1 by more than its rounding at any count, so the offset stays below the count.
-    offsets = (torch.rand(draws, dtype=torch.float64) * counts[drawn]).long()
-    return by_class[starts[drawn] + offsets]
+    offsets = (torch.rand(samples, dtype=torch.float64) * counts[sampled]).long()
+    return by_class[starts[sampled] + offsets]
 
 
-# How often each image is drawn: (N,) labels -> (N,) shares that sum to 1.
-SHARES: dict[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]] = {
-    uniform: lambda labels: torch.full((len(labels),), 1 / len(labels)),
-    class_balanced: lambda labels: 1 / (len(labels.unique()) * torch.bincount(labels)[labels]),
-}
+# Plain sampling: epochs of all images, each in a new order.
+UNIFORM = Sampler(_sample_epochs, lambda labels: torch.full((len(labels),), 1 / len(labels)))
+
+# Every class that has images equally often: a class uniformly, then one of its images uniformly.
+CLASS_BALANCED = Sampler(
+    _sample_classes, lambda labels: 1 / (len(labels.unique()) * torch.bincount(labels)[labels])
+)

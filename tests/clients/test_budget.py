@@ -150,13 +150,13 @@ def test_the_cap_covers_the_stores_of_all_stages(tmp_path, monkeypatch):
     root = ROOT
     text = (root / "params.yaml").read_text().replace("max_calls:  ", "max_calls: 7 ")
     Path("params.yaml").write_text(text)
-    reply = {"model": "gpt-4o", "text": "x", "prompt_tokens": 1_000_000, "completion_tokens": 100_000}
+    reply = {"model": "gpt-6.1-terra", "text": "x", "prompt_tokens": 1_000_000, "completion_tokens": 100_000}
     Store(STORE / "describe").put(SLUG, "a", reply)
     Store(STORE / "extend").put(SLUG, "b", reply)
-    Store(STORE / "generate").put_image(SLUG, "c", "dall-e-2", png())
-    Store(STORE / "generate").put(SLUG, "d", {"model": "dall-e-2", "failure": "refused"})
+    Store(STORE / "generate").put_image(SLUG, "c", "gemini-3.1-flash-lite-image", png())
+    Store(STORE / "generate").put(SLUG, "d", {"model": "gemini-3.1-flash-lite-image", "failure": "refused"})
     whole = budget.load()
-    assert (whole.calls, whole.usd) == (4, pytest.approx(2 * 3.5 + 0.016))
+    assert (whole.calls, whole.usd) == (4, pytest.approx(2 * 1.5 + 0.0336))
     Path("params.yaml").write_text(text.replace("max_calls: 7 ", "max_calls:   "))
     assert not budget.load().capped
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from helpers.openai_server import Body, Fault, Reset, Script, chat_body, said
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record
 from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from helpers.training_world import save_clip
 from langchain_core.messages import HumanMessage
@@ -428,8 +429,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             path = tmp_path / f"photos/{slug}/{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(f"#{label}{i}0000"[:7], secret="metadata"))
-            record = ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train")
-            images.append(record)
+            images.append(image_record(tmp_path / "photos", f"{slug}/{i}.png", label, name))
     files.write_records_csv(CLASSES, classes, ClassRecord)
     files.write_records_csv(MANIFEST, images, ImageRecord)
     return tmp_path

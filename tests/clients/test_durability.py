@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 import yaml
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record, list_again
 from PIL import Image
 
 from ltgc.pipeline import files, stage
@@ -132,7 +133,7 @@ def small_world(folder: Path, base_url: str) -> None:
             path = folder / f"photos/{slug}/{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(path)
-            images.append(ImageRecord(path=f"{slug}/{i}.png", label=label, class_name=name, split="train"))
+            images.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
     files.write_records_csv(folder / CLASSES, classes, ClassRecord)
     files.write_records_csv(folder / MANIFEST, images, ImageRecord)
 
@@ -209,6 +210,7 @@ def test_a_change_asks_only_what_it_must_and_going_back_asks_nothing(tmp_path, m
 
         path = tmp_path / "photos/0002-daucus-carota/1.png"
         Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+        list_again(tmp_path / MANIFEST, tmp_path / "photos")
         assert 1 <= asked(describe) <= 3  # the tries of one image
         changed = {n for n, data in replies.items() if Path("store/describe", n).read_bytes() != data}
         assert changed == {"0002-daucus-carota.jsonl"}

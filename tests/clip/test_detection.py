@@ -177,7 +177,7 @@ def test_a_score_that_is_not_a_number_is_an_error(tmp_path, pictures):
 
 def test_real_images_are_those_of_the_training_split_and_bounded_and_spread_over_each_class():
     def image(label: int, number: int, split: str = "train") -> ImageRecord:
-        fields = {"path": f"{label}-{number}", "label": label, "class_name": "a", "split": split}
+        fields = {"path": f"{label}-{number}", "label": label, "class_name": "a", "split": split, "hash": "00"}
         return ImageRecord.model_validate(fields)
 
     manifest = [image(1, i) for i in range(3)] + [image(0, i) for i in range(4 * REAL_IMAGES)]

@@ -29,10 +29,10 @@ def test_a_crop_from_the_file_is_the_crop_that_the_device_takes(
     size: tuple[int, int], model: Clip, tmp_path: Path
 ) -> None:
     files = FilePixels([ramp(tmp_path / "a.png", *size)] * 50, model)
-    draws = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
-    read = [(torch.arange(50), draws)]
-    (from_files,) = pixels.batches(files, read, CPU, workers=0)
-    (on_device,) = pixels.batches(files.in_memory(), read, CPU, workers=0)
+    randoms = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    requests = [(torch.arange(50), randoms)]
+    (from_files,) = pixels.batches(files, requests, CPU, workers=0)
+    (on_device,) = pixels.batches(files.in_memory(), requests, CPU, workers=0)
     assert from_files.dtype == torch.uint8 and from_files.shape == on_device.shape == (50, 3, 16, 16)
     # Equal to half a pixel, as CLIP rounds the middle of an image that is not square, away from the border.
     assert (from_files - on_device)[..., 2:-2, 2:-2].abs().max() < 8
@@ -40,12 +40,12 @@ def test_a_crop_from_the_file_is_the_crop_that_the_device_takes(
 
 def test_worker_processes_read_the_same_batches_in_order(model: Clip, tmp_path: Path) -> None:
     files = FilePixels([ramp(tmp_path / f"{k}.jpg", 40 + 8 * k, 48) for k in range(5)], model)
-    reads = [(torch.randint(5, (3,)), torch.rand(3, 4)) for _ in range(6)]
-    alone, together = (list(pixels.batches(files, reads, CPU, workers)) for workers in (0, 2))
+    requests = [(torch.randint(5, (3,)), torch.rand(3, 4)) for _ in range(6)]
+    alone, together = (list(pixels.batches(files, requests, CPU, workers)) for workers in (0, 2))
     assert len(together) == 6 and all(map(torch.equal, together, alone))
 
 
-def test_without_draws_images_come_whole_as_clip_sees_them(model: Clip, tmp_path: Path) -> None:
+def test_images_that_are_not_cropped_come_whole_as_clip_sees_them(model: Clip, tmp_path: Path) -> None:
     files = FilePixels([ramp(tmp_path / f"{k}.jpg", 200, 150) for k in range(3)], model)
     (batch,) = pixels.batches(files, [(torch.tensor([2, 0]), None)], CPU, workers=0)
     assert torch.equal(batch, files.in_memory()[[2, 0]])
@@ -54,9 +54,9 @@ def test_without_draws_images_come_whole_as_clip_sees_them(model: Clip, tmp_path
 def test_an_unreadable_image_is_one_line_that_names_it_also_from_a_worker(model: Clip, tmp_path: Path) -> None:
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     files = FilePixels([tmp_path / "torn.jpg"], model)
-    for draws in (None, torch.rand(1, 4)):
+    for randoms in (None, torch.rand(1, 4)):
         with pytest.raises(LTGCError) as error:
-            list(pixels.batches(files, [(torch.tensor([0]), draws)], CPU, workers=1))
+            list(pixels.batches(files, [(torch.tensor([0]), randoms)], CPU, workers=1))
         assert "torn.jpg: not an image" in str(error.value) and "\n" not in str(error.value)
 
 

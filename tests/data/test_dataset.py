@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 from helpers.photo_folders import counts, put, section
 from PIL import Image
 
-from ltgc.data import images
+from ltgc.data import images, shards
 from ltgc.data.dataset import prepare_dataset
 from ltgc.data.inspection import IMAGES_PER_WORKER
 from ltgc.data.roots import image_root
@@ -19,8 +19,8 @@ from ltgc.data.splits import long_tail_profile, shot_group
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import (
     CLASSES,
-    DRAWN_IMAGES,
     FINDINGS,
+    MADE_IMAGES,
     MANIFEST,
     ClassRecord,
     Finding,
@@ -219,9 +219,10 @@ def test_the_embedded_source_says_so_when_it_was_deleted(monkeypatch: pytest.Mon
         prepare_dataset(section(tmp_path, source="wildflowers"))
 
 
-def test_drawn_sources_keep_their_images_in_data_images(tmp_path: Path) -> None:
-    assert image_root(section(tmp_path, source="wildflowers")) == Path("data/images")
+def test_images_are_in_the_shard_of_a_source_that_makes_them_and_else_where_they_are(tmp_path: Path) -> None:
+    assert image_root(section(tmp_path, source="wildflowers")) == Path("data/images.tar")
     assert image_root(section(tmp_path)) == tmp_path
+    assert image_root(section(tmp_path, images=Path("/photos"))) == Path("/photos")
 
 
 def stage(folder: Path, root: Path, **changes: object) -> subprocess.CompletedProcess[str]:
@@ -247,7 +248,7 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     assert len(files.read_csv(manifest, ImageRecord)) == 27
     (only,) = files.read_csv(tmp_path / CLASSES, ClassRecord)
     assert (only.name, only.train, only.shot) == ("a", 25, "medium")
-    assert list((tmp_path / DRAWN_IMAGES).iterdir()) == []
+    assert shards.names(tmp_path / MADE_IMAGES) == []
 
     reasons = spoil(root)
     before = manifest.read_bytes()
@@ -255,7 +256,7 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     assert failed.returncode == 1
     assert "cut.jpg" in failed.stderr and "Traceback" not in failed.stderr
     assert manifest.read_bytes() == before
-    whole = {"images", "manifest.csv", "classes.csv", "findings.csv"}
+    whole = {"images.tar", "manifest.csv", "classes.csv", "findings.csv", "synonyms.csv"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == whole
 
     skipped = stage(tmp_path, root, on_bad_image="skip")

@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from helpers.photo_folders import counts, put, section
 from PIL import Image, ImageDraw
 from torchvision import datasets
 
-from ltgc.data import near_duplicates
-from ltgc.data.dataset import prepare_dataset
+from ltgc.data import images, near_duplicates, shards
+from ltgc.data.dataset import Dataset, prepare_dataset
 from ltgc.data.near_duplicates import nearest_hashes
-from ltgc.data.roots import image_root
+from ltgc.data.roots import image_file, image_root
+from ltgc.data.sources import lists
+from ltgc.data.splits import shot_group
 from ltgc.pipeline.errors import LTGCError
 
 SPLITS = ROOT / "../shared/data/splits"
@@ -168,17 +171,20 @@ def test_a_wrong_list_is_named_with_its_line_or_key(tmp_path: Path, change: dict
     assert "\n" not in str(error.value)
 
 
-def test_one_list_is_split_by_fraction_and_a_missing_image_is_a_bad_one(tmp_path: Path) -> None:
+def test_one_list_is_split_by_fraction_and_a_missing_image_is_a_bad_one_verified_or_not(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "train/n00000001/002.jpg").unlink()
+    (tmp_path / "train/n00000002/002.jpg").write_text("no image, which only decoding tells")
     one = listed(tmp_path, files={"train": "train.txt", "val": None, "test": None}, on_bad_image="skip")
-    dataset = prepare_dataset(one)
-    assert counts(dataset) == {"red fox": (2, 0, 1), "tench": (1, 0, 1)}
-    assert [(f.kind, f.path, f.class_name) for f in dataset.findings] == [
-        ("bad", "train/n00000001/002.jpg", "tench")
-    ]
-    unseen = prepare_dataset(one.model_copy(update={"verify": False}))
-    assert unseen.findings == [] and sum(c.train + c.test for c in unseen.classes) == 6
+
+    def bad(dataset: Dataset) -> list[tuple[str, str | None]]:
+        return [(finding.path, finding.class_name) for finding in dataset.findings if finding.kind == "bad"]
+
+    verified, unverified = prepare_dataset(one), prepare_dataset(one.model_copy(update={"verify": False}))
+    assert counts(verified) == {"red fox": (1, 0, 1), "tench": (1, 0, 1)}
+    assert bad(verified) == [("train/n00000001/002.jpg", "tench"), ("train/n00000002/002.jpg", "red fox")]
+    assert counts(unverified) == {"red fox": (2, 0, 1), "tench": (1, 0, 1)}
+    assert bad(unverified) == bad(verified)[:1]
 
 
 @pytest.mark.skipif(not SPLITS.is_dir(), reason="no real lists here")
@@ -190,17 +196,14 @@ def test_the_real_lists_of_places_lt(tmp_path: Path) -> None:
         first.parent.mkdir(parents=True, exist_ok=True)
         first.touch()
     (tmp_path / "names.txt").write_text((SPLITS / "Places_LT_classnames.txt").read_text())
-    dataset = prepare_dataset(listed(tmp_path, files=FILES | {"val": "val.txt"}, verify=False))
-    shots = [c.shot for c in dataset.classes]
-    assert (len(shots), shots.count("many"), shots.count("medium"), shots.count("few")) == (365, 131, 163, 71)
-    assert [sum(getattr(c, split) for c in dataset.classes) for split in ("train", "val", "test")] == [
-        62_500,
-        7_300,
-        36_500,
-    ]
+    listing = lists.read(listed(tmp_path, files=FILES | {"val": "val.txt"}))
+    sizes = Counter(sample.label for sample in listing.samples if sample.split == "train")
+    assert len(listing.names) == 365
+    assert Counter(map(shot_group, sizes.values())) == {"many": 131, "medium": 163, "few": 71}
+    assert Counter(s.split for s in listing.samples) == {"train": 62_500, "val": 7_300, "test": 36_500}
     # Line 117 of the class names is desert-sand, but label 116 is desert_road: the folders decide.
-    assert dataset.classes[116].name == "desert road"
-    assert all(image.path.split("/")[1].replace("_", " ") == image.class_name for image in dataset.images)
+    assert listing.names[116] == "desert road"
+    assert all(s.path.split("/")[1].replace("_", " ") == listing.names[s.label] for s in listing.samples)
 
 
 # --- inaturalist ---
@@ -308,17 +311,16 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_cifar_is_drawn_as_png_files_of_the_images_that_the_long_tail_keeps(cifar: Path, tmp_path: Path) -> None:
-    drawn = tmp_path / "drawn"
+def test_cifar_becomes_a_shard_of_the_images_that_the_long_tail_keeps(cifar: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "images.tar"
     settings = section(cifar, source="cifar10", long_tail={"head": 20, "ratio": 10})
-    dataset = prepare_dataset(settings, drawn)
+    dataset = prepare_dataset(settings)
     assert counts(dataset) == {"airplane": (20, 0, 10), "automobile": (2, 0, 10)}
-    assert sorted(i.path for i in dataset.images) == sorted(
-        p.relative_to(drawn).as_posix() for p in drawn.rglob("*.png")
-    )
+    shards.write(shard, dataset.made_images.items())
+    assert sorted(i.path for i in dataset.images) == shards.names(shard)
+    assert all(images.load(image_file(shard, image)).size == (32, 32) for image in dataset.images)
     first = datasets.CIFAR10(cifar, train=False)[0][0]
-    assert np.array_equal(np.asarray(Image.open(drawn / "test/0000-airplane/0000.png")), np.asarray(first))
-    assert image_root(settings) == Path("data/images")
+    assert np.array_equal(np.asarray(images.load(shard / "test/0000-airplane/0000.png")), np.asarray(first))
 
 
 def test_a_cifar_batch_that_is_not_the_official_one_is_refused_before_it_is_unpickled(
@@ -332,7 +334,7 @@ def test_a_cifar_batch_that_is_not_the_official_one_is_refused_before_it_is_unpi
 
     (cifar / datasets.CIFAR10.base_folder / "test_batch").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(LTGCError, match=r"cifar-10-batches-py is not there or not the official files"):
-        prepare_dataset(section(cifar, source="cifar10"), tmp_path / "drawn")
+        prepare_dataset(section(cifar, source="cifar10"))
     assert not touched.exists()
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from embedded import endpoint, field_guide, truth, words
 from embedded.pretrain import random_flower, zero_shot
-from embedded.wildflowers import AXES, SCENES, load_species, prepare
-from embedded.wildflowers.dataset import save
+from embedded.wildflowers import AXES, SCENES, load_species, photos
+from embedded.wildflowers.dataset import encoded
 
 WORLD = ROOT / "embedded" / "wildflowers"
 
@@ -45,15 +45,13 @@ def ask(client, content, **options):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    out = tmp_path_factory.mktemp("world")
-    return out, prepare(WORLD, out, seed=0)
+def world():
+    return list(photos(WORLD, seed=0))
 
 
 def test_every_shot_group_has_five_classes_and_val_and_test_are_balanced(world):
-    _, rows = world
-    counts = Counter((name, split) for _, name, split in rows)
-    names = {name for _, name, _ in rows}
+    counts = Counter((photo.species, photo.split) for photo in world)
+    names = {photo.species for photo in world}
     train = [counts[name, "train"] for name in names]
     assert len(names) == 24
     assert max(train) == 150
@@ -61,19 +59,14 @@ def test_every_shot_group_has_five_classes_and_val_and_test_are_balanced(world):
     assert sum(n > 100 for n in train) >= 5
     assert sum(20 <= n <= 100 for n in train) >= 5
     assert sum(n < 20 for n in train) >= 5
-    assert {counts[name, "val"] for name in names} == {12}
+    assert {counts[name, "val"] for name in names} == {40}
     assert {counts[name, "test"] for name in names} == {40}
 
 
 def test_rare_species_show_part_of_their_scenes_and_variants_in_training_and_all_of_them_in_test(world):
-    out, rows = world
     for species in (s for s in load_species(WORLD) if s.train < 20):
         shown = {
-            split: [
-                truth.flower((out / path).read_bytes())
-                for path, name, s in rows
-                if (name, s) == (species.name, split)
-            ]
+            split: [truth.flower(p.png) for p in world if (p.species, p.split) == (species.name, split)]
             for split in ("train", "test")
         }
         assert len({f.scene for f in shown["train"]}) <= 2
@@ -84,11 +77,9 @@ def test_rare_species_show_part_of_their_scenes_and_variants_in_training_and_all
         assert all(species.shows(f) for f in shown["test"])
 
 
-def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(tmp_path):
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_others():
     flower = random_flower(np.random.default_rng(3))
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        save(flower, np.random.default_rng(seed), tmp_path / f"{name}.png")
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    a, b, c = (encoded(flower, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert a == b
     assert a != c
     assert Image.open(io.BytesIO(a)).size == (64, 64)
@@ -121,9 +112,8 @@ def test_plain_openai_client_lists_models_and_gets_n_choices_with_usage(client):
 
 
 def test_langchain_chat_model_asks_about_an_image(url, world):
-    out, rows = world
-    path = next(path for path, name, split in rows if name == "Papaver rhoeas" and split == "test")
-    image = base64.b64encode((out / path).read_bytes()).decode()
+    photo = next(photo for photo in world if (photo.species, photo.split) == ("Papaver rhoeas", "test"))
+    image = base64.b64encode(photo.png).decode()
     content = [
         {"type": "text", "text": "Describe this image of the class Papaver rhoeas."},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
@@ -135,13 +125,12 @@ def test_langchain_chat_model_asks_about_an_image(url, world):
 
 def test_the_vision_model_sees_pixels_and_no_metadata(client, world):
     """Strip the truth from the file: the answer has to stay the same."""
-    out, rows = world
-    path = next(path for path, name, split in rows if name == "Arnica montana" and split == "test")
+    photo = next(photo for photo in world if (photo.species, photo.split) == ("Arnica montana", "test"))
     bare = io.BytesIO()
-    Image.open(out / path).convert("RGB").save(bare, "PNG", pnginfo=None)
+    Image.open(io.BytesIO(photo.png)).convert("RGB").save(bare, "PNG", pnginfo=None)
     assert b"truth" not in bare.getvalue()
     answers = []
-    for data in ((out / path).read_bytes(), bare.getvalue()):
+    for data in (photo.png, bare.getvalue()):
         url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         text, images = endpoint._question(
             [endpoint.Message(role="user", content=[{"type": "image_url", "image_url": {"url": url}}])]

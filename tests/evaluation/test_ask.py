@@ -8,22 +8,26 @@ import pytest
 import yaml
 from helpers import finished_pipeline
 from helpers.openai_server import Fault, Script, chat_body, said
+from helpers.photo_folders import image_record
 
 from embedded import field_guide
 from graphs import prompts
 from graphs.class_names import Names
 from graphs.parse.reply import Unusable
-from ltgc.data.synonyms import SYNONYMS, read_synonyms
+from ltgc.data.synonyms import read_synonyms
 from ltgc.evaluation.asking import ask_metrics, sample_images
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import ANSWERS, ASK, Answer, AskMetrics
-from ltgc.pipeline.artifacts.dataset import DRAWN_IMAGES, MANIFEST, ClassRecord, ImageRecord
+from ltgc.pipeline.artifacts.dataset import MANIFEST, SYNONYMS, ClassRecord, ImageRecord, Synonym
 from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.errors import LTGCError
 from stages import ask as stage
 
 NAMES = ["Rose", "Rose hip", "Field poppy", "Box", "Crane fly", "Glass", "Glasses", "Sorry", "Água/viva"]
-OTHER_NAMES = [("Field poppy", "corn rose"), ("Crane fly", "daddy longlegs")]
+OTHER_NAMES = [
+    Synonym(class_name="Field poppy", synonym="corn rose"),
+    Synonym(class_name="Crane fly", synonym="daddy longlegs"),
+]
 
 
 def records(names: list[str], test: int = 4) -> list[ClassRecord]:
@@ -79,14 +83,14 @@ def test_what_is_no_answer_says_why(reply, reason):
     ],
 )
 def test_a_wrong_line_of_the_synonyms_is_named(tmp_path, line, says):
-    (tmp_path / SYNONYMS).write_text(f"class_name,synonym\n{line}\n", encoding="utf-8")
+    (tmp_path / SYNONYMS.name).write_text(f"class_name,synonym\n{line}\n", encoding="utf-8")
     with pytest.raises(LTGCError, match=says):
         Names(records(NAMES), read_synonyms(tmp_path))
 
 
 def test_images_are_spread_over_the_classes_and_a_larger_sample_holds_the_smaller():
     test = [
-        ImageRecord(path=f"{label}/{n}.png", label=label, class_name=str(label), split="test")
+        ImageRecord(path=f"{label}/{n}.png", label=label, class_name=str(label), split="test", hash="00")
         for label, count in enumerate([50, 3, 7])
         for n in range(count)
     ]
@@ -122,13 +126,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running_server: Scrip
     images = []
     for label, name in enumerate(finished_pipeline.NAMES):
         for n in range(2):
-            images.append(ImageRecord(path=f"test/{label}-{n}.png", label=label, class_name=name, split="test"))
-            finished_pipeline.draw(DRAWN_IMAGES / images[-1].path, (40 * label, 90 * n, 200), 3)
+            path = f"test/{label}-{n}.png"
+            finished_pipeline.draw(tmp_path / finished_pipeline.PHOTOS / path, (40 * label, 90 * n, 200), 3)
+            images.append(image_record(tmp_path / finished_pipeline.PHOTOS, path, label, name, "test"))
     files.write_records_csv(MANIFEST, images, ImageRecord)
-    (tmp_path / "names").mkdir()
+    files.write_records_csv(SYNONYMS, [], Synonym)
     running_server.reset()
     set_params(vision={"base_url": running_server.base_url, "model": "m", "api_key_env": "TEST_KEY", "retries": 0},
-               data={"root": "names"}, ask={"max_images": 9})  # fmt: skip
+               ask={"max_images": 9})  # fmt: skip
     return running_server
 
 

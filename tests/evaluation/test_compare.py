@@ -8,7 +8,7 @@ import pytest
 from helpers import finished_pipeline
 from helpers.paths import SHARED
 
-from ltgc.evaluation.comparison import METRICS, best, beyond_noise, differences, summarise
+from ltgc.evaluation.comparison import METRICS, best, beyond_noise, control, differences, summarise
 from ltgc.evaluation.tables import comparison_table, print_tables, published
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
@@ -80,7 +80,7 @@ def test_a_skipped_method_is_named_with_its_reason_and_left_out_of_the_metrics(
     finished_pipeline.skip(world, "balancemix", "the generated set is [empty]")
     stage.main()
     assert list(json.loads(COMPARE.read_text())) == ["clip_zero_shot", "clip_finetune", "lmm"]
-    assert json.loads(PAIRED.read_text()) == {}  # nothing to be different from
+    assert list(json.loads(PAIRED.read_text())) == ["clip_zero_shot"]
     assert "balancemix: the generated set is [empty]" in capsys.readouterr().out
 
 
@@ -93,7 +93,8 @@ def test_a_missing_run_is_named(world: Path) -> None:
 def test_the_table_is_printed_again_from_the_file_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage.main()
     first = capsys.readouterr().out
-    assert "Each less balancemix" in first
+    assert "Each less clip_finetune" in first
+    assert "clip_finetune is the control" in first
     for folder in (RUN_METRICS, PER_CLASS):
         folder.rename(folder.with_name("gone"))
     print_tables()
@@ -106,37 +107,55 @@ def test_the_best_mean_of_each_column_is_bold() -> None:
     assert few == ["41.0±0.0", "[bold]45.0±0.0[/]"]
 
 
+def test_the_control_is_the_best_over_all_of_the_methods_without_drawings() -> None:
+    runs = {
+        "clip_zero_shot": [metrics(all=61.0)],
+        "clip_finetune": [metrics(all=60.0, few=99.0)],
+        "balancemix": [metrics(all=70.0)],
+    }
+    assert control(summarise(runs)) == "clip_zero_shot"
+    assert control(summarise(runs | {"balanced_photos": [metrics(all=66.0)]})) == "balanced_photos"
+    assert control(summarise(runs | {"lift": [metrics(all=66.0)]})) == "lift"
+    assert control(summarise({"balancemix": [metrics()]})) is None
+
+
+def test_without_a_control_there_is_nothing_to_be_different_from(world: Path) -> None:
+    for method in ("clip_zero_shot", "clip_finetune"):
+        finished_pipeline.skip(world, method, "no photos")
+    stage.main()
+    assert json.loads(PAIRED.read_text()) == {}
+
+
 def test_differences_are_taken_seed_by_seed_so_that_what_seeds_share_is_no_noise() -> None:
     runs = {
-        "balancemix": [metrics(all=60.0, few=None), metrics(all=70.0, few=None)],
+        "clip_finetune": [metrics(all=60.0, few=None), metrics(all=70.0, few=None)],
         "mixup": [metrics(all=58.0, few=None), metrics(all=69.0, few=None)],
     }
-    paired = differences(runs)
+    paired = differences(runs, "clip_finetune")
     assert list(paired) == ["mixup"]
-    assert paired["mixup"]["all"] == {"mean": -1.5, "std": 0.71}  # the methods' own std is above 7
-    assert paired["mixup"]["few"] == {"mean": None, "std": None}
-    assert differences({"mixup": runs["mixup"]}) == {}
+    # The methods' own std is above 7. t(0.975) is 12.71 with one degree of freedom.
+    assert paired["mixup"]["all"] == {"mean": -1.5, "std": 0.71, "margin": 6.35}
+    assert paired["mixup"]["few"] == {"mean": None, "std": None, "margin": None}
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "seeds", "beyond"),
-    # t(0.975) is 12.71, 4.30 and 2.78 with 1, 2 and 4 degrees of freedom.
-    [
-        (-2.49, 1.0, 3, True),
-        (-2.48, 1.0, 3, False),
-        (1.25, 1.0, 5, True),
-        (1.24, 1.0, 5, False),
-        (9.0, 1.0, 2, True),
-        (8.0, 1.0, 2, False),
-        (9.0, 0.0, 1, False),
-        (0.0, 0.0, 3, False),
-        (None, None, 3, False),
-    ],
+    ("mean", "margin", "beyond"), [(-2.6, 2.5, True), (2.4, 2.5, False), (9.0, None, False), (None, None, False)]
 )
-def test_a_difference_is_beyond_noise_where_the_paired_t_interval_leaves_out_zero(
-    mean: float | None, std: float | None, seeds: int, beyond: bool
+def test_a_difference_is_beyond_noise_where_its_interval_leaves_out_zero(
+    mean: float | None, margin: float | None, beyond: bool
 ) -> None:
-    assert beyond_noise({"mean": mean, "std": std}, seeds) is beyond
+    assert beyond_noise({"mean": mean, "std": 1.0, "margin": margin}) is beyond
+
+
+def test_the_stage_pairs_with_the_control_over_seeds_and_test_images(world: Path) -> None:
+    stage.main()
+    paired = json.loads(PAIRED.read_text())
+    assert list(paired) == ["clip_zero_shot", "balancemix"]
+    few = paired["balancemix"]["few"]
+    assert (few["mean"], few["std"]) == (10.0, 0.0)
+    # The seeds agree; of five test images of each of three classes, one that BalanceMix gets right decides.
+    assert few["margin"] == pytest.approx(1.96 * 100 * (0.2 * 0.8 / 5 / 3) ** 0.5, rel=0.1)
+    assert paired["clip_zero_shot"]["few"]["margin"] == 0  # wrong on the same images as the control
 
 
 def test_the_vision_model_has_one_run_no_spread_is_never_the_best_and_says_what_it_saw(

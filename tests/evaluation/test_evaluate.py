@@ -104,7 +104,7 @@ def test_a_skipped_run_stays_skipped_with_its_reason(tmp_path: Path, clip_name: 
 def test_a_class_without_test_image_is_named_and_nothing_is_written(root: Path) -> None:
     train_all("clip_zero_shot")
     lines = (root / MANIFEST).read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not ("green fern" in line and line.endswith(",test\n"))]
+    kept = [line for line in lines if not ("green fern" in line and ",test," in line)]
     (root / MANIFEST).write_text("".join(kept))
     with pytest.raises(LTGCError, match="'green fern' has no test image"):
         evaluate_stage("clip_zero_shot")
@@ -118,5 +118,5 @@ def test_a_seed_that_was_not_trained_is_named(root: Path) -> None:
 
 
 def test_a_wrong_command_line_shows_the_right_one() -> None:
-    with pytest.raises(LTGCError, match=r"usage: python -m stages\.evaluate METHOD"):
+    with pytest.raises(LTGCError, match=r"usage: python -m stages\.evaluate \[METHOD\]"):
         evaluate_stage("balance_mix")

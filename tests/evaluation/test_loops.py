@@ -27,18 +27,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def use_source(world: Path, source: str) -> None:
-    path = world / "params.yaml"
-    path.write_text(path.read_text().replace("source: wildflowers", f"source: {source}"))
-
-
 def run() -> dict:
     stage.main()
     return json.loads(LOOPS.read_text())
 
 
 def test_every_loop_is_counted_with_reasons_and_cost(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    use_source(world, "folder")
     summary = run()
     assert set(summary) == {"describe", "extend", "templates", "generate"}
     assert summary["describe"] == {
@@ -63,7 +57,6 @@ def test_every_loop_is_counted_with_reasons_and_cost(world: Path, capfd: pytest.
 
 
 def test_scores_are_plotted_of_every_scored_attempt_and_real_image(world: Path) -> None:
-    use_source(world, "folder")
     run()
     with SCORES_PLOT.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -89,6 +82,8 @@ def test_checks_are_scored_where_the_source_knows_the_truth(world: Path, monkeyp
     bad = {images.read(path) for path in world.glob("generated/*/*/0000-0.png")}
     truth = SimpleNamespace(represents=lambda image, name: image not in bad, repeats=repeats)
     monkeypatch.setitem(sys.modules, "embedded.truth", truth)
+    params = world / "params.yaml"
+    params.write_text(params.read_text().replace("source: folder", "source: wildflowers"))
     summary = run()
     # A duplicate was dropped before the repetition check and is none of its business.
     assert asked == [(11, 9), (5, 9), (3, 9)]
@@ -116,7 +111,6 @@ def test_precision_and_recall() -> None:
 def test_an_empty_generated_set_is_a_set_of_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_pipeline.build(tmp_path, generated=False)
     monkeypatch.chdir(tmp_path)
-    use_source(tmp_path, "folder")
     summary = run()
     assert [summary["extend"][key] for key in ("classes", "asked", "received", "kept", "dropped")] == [
         0,

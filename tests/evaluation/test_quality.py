@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import training_world
+from helpers.photo_folders import list_again
 from PIL import Image, ImageFilter
 
 from ltgc.evaluation import quality
@@ -67,6 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in [root / "photos" / image.path for image in manifest] + [root / (a.image or "") for a in attempts]:
         noise = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
         noise.resize((64, 64), Image.Resampling.BICUBIC).save(path)
+    list_again(root / MANIFEST, root / "photos")
     test = [root / "photos" / image.path for image in manifest if image.split == "test"]
     copy, brighter = [root / (a.image or "") for a in attempts if a.verdict == "accepted"][:2]
     copy.write_bytes(test[0].read_bytes())
@@ -137,8 +139,12 @@ def test_an_image_that_cannot_be_read_is_named(world: Path, monkeypatch: pytest.
     monkeypatch.chdir(world)
     test = next(i for i in files.read_csv(MANIFEST, ImageRecord) if i.split == "test")
     path = world / "photos" / test.path
-    before = path.read_bytes()
+    photo, manifest = path.read_bytes(), MANIFEST.read_bytes()
     path.write_bytes(b"")
+    with pytest.raises(LTGCError, match=rf"{test.path}: not the image that data/manifest.csv lists"):
+        stage.main()
+    list_again(MANIFEST, world / "photos")
     with pytest.raises(LTGCError, match=rf"{test.path}: empty"):
         stage.main()
-    path.write_bytes(before)
+    path.write_bytes(photo)
+    MANIFEST.write_bytes(manifest)

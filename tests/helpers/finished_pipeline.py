@@ -9,12 +9,12 @@ import yaml
 from PIL import Image, ImageDraw
 
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record
 from ltgc.data.splits import shot_group
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.dataset import (
     CLASSES,
-    DRAWN_IMAGES,
     FINDINGS,
     MANIFEST,
     ClassRecord,
@@ -49,6 +49,7 @@ from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, Cl
 
 NAMES = ["Field poppy", "Ox-eye daisy", "Bluebell", "Marsh marigold", "Edelweiss", "Aquilegia pubescens"]
 COUNTS = [150, 60, 30, 12, 6, 4]
+PHOTOS = "photos"
 METHODS = ["clip_zero_shot", "clip_finetune", "balancemix"]
 SEEDS = [0, 1]
 THRESHOLD = 0.25
@@ -75,6 +76,7 @@ def build(
     random.seed(0)
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values |= {"methods": METHODS, "seeds": SEEDS}
+    values["data"] |= {"source": "folder", "root": PHOTOS}
     values["extend"]["target"] = 20 if generated else 0
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     classes = [
@@ -93,11 +95,10 @@ def build(
     for c in classes:
         colour = random.randrange(256), random.randrange(256), random.randrange(256)
         for number in range(c.train):
-            images.append(
-                ImageRecord(path=f"{c.slug}/{number:04d}.png", label=c.label, class_name=c.name, split="train")
-            )
+            path = f"{c.slug}/{number:04d}.png"
             if c.train < 20 or len(names) < 10:  # a page of hundreds of classes shows the smallest ones
-                draw(root / DRAWN_IMAGES / images[-1].path, colour, 3, size)
+                draw(root / PHOTOS / path, colour, 3, size)
+            images.append(image_record(root / PHOTOS, path, c.label, c.name))
         tail = generated and c.train < 20
         templates.append(template(c, "llm" if tail else "class_name"))
         if not tail:

@@ -1,4 +1,4 @@
-"""Folders of small photos, and the section of params.yaml that reads them."""
+"""Folders of small photos, the section of params.yaml that reads them, and the manifest that lists them."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ from PIL import Image
 
 from ltgc.data import images
 from ltgc.data.dataset import Dataset
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import ImageRecord, Split
 from ltgc.pipeline.settings.data import DataSettings
 
 
@@ -34,6 +36,19 @@ def section(root: Path, **changes: object) -> DataSettings:
         "long_tail": {"head": None, "ratio": 100},
     }
     return DataSettings.model_validate(values | changes)
+
+
+def image_record(root: Path, path: str, label: int, class_name: str, split: Split = "train") -> ImageRecord:
+    """What prepare lists of the image that is at `path` below `root`; some hash if none is there."""
+    hash = images.content_hash((root / path).read_bytes() if (root / path).exists() else b"")
+    return ImageRecord(path=path, label=label, class_name=class_name, split=split, hash=hash)
+
+
+def list_again(manifest: Path, root: Path) -> None:
+    """Bring the hashes of a manifest up to date, as prepare does when photos have changed."""
+    listed = files.read_csv(manifest, ImageRecord)
+    records = [image_record(root, i.path, i.label, i.class_name, i.split) for i in listed]
+    files.write_records_csv(manifest, records, ImageRecord)
 
 
 def counts(dataset: Dataset) -> dict[str, tuple[int, int, int]]:

@@ -12,10 +12,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from helpers.paths import ROOT
+from helpers.photo_folders import image_record
 from ltgc.clip.encoder import Clip
 from ltgc.clip.weights import load_clip
 from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, ShotGroup, class_slug
+from ltgc.pipeline.artifacts.dataset import (
+    CLASSES,
+    MANIFEST,
+    ClassRecord,
+    ImageRecord,
+    ShotGroup,
+    Split,
+    class_slug,
+)
 from ltgc.pipeline.artifacts.descriptions import TEMPLATES, ClassTemplate
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
 from ltgc.pipeline.settings.clip import ClipSettings
@@ -74,12 +83,12 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
                 label=label, name=name, slug=slug, train=train_count, val=val, test=test, shot=SHOTS[label]
             )
         )
-        for split, count in (("train", train_count), ("val", val), ("test", test)):
+        counts: dict[Split, int] = {"train": train_count, "val": val, "test": test}
+        for split, count in counts.items():
             for index in range(count):
                 path = f"{slug}/{split}-{index}.png"
                 draw(root / "photos" / path, label, rng)
-                record = {"path": path, "label": label, "class_name": name, "split": split}
-                images.append(ImageRecord.model_validate(record))
+                images.append(image_record(root / "photos", path, label, name, split))
         for index in range(accepted + 1):  # and one that was rejected
             verdict = "accepted" if index < accepted and generated else "rejected"
             path = f"generated/{verdict}/{slug}/{index}.png"

@@ -9,13 +9,16 @@ import yaml
 from helpers.paths import ROOT
 
 from ltgc.pipeline.settings.training import Method, TrainSettings
-from ltgc.training.batches import Plan, TrainingSet, batch, class_counts, class_prior, keep_generated, make_plan
-from ltgc.training.methods import METHODS, Recipe
+from ltgc.training.batches import batch
+from ltgc.training.inputs import keep_generated
+from ltgc.training.methods import METHODS
+from ltgc.training.plan import Plan, TrainingSet, make_plan
+from ltgc.training.priors import class_counts, class_prior
 
 # 3 classes: 70, 20 and 10 photos, 0, 10 and 40 drawings
 LABELS = torch.tensor([0] * 70 + [1] * 20 + [2] * 10 + [1] * 10 + [2] * 40)
 DATA = TrainingSet(torch.zeros(150, 3, 8, 8, dtype=torch.uint8), LABELS, original=100)
-TRAINED = [method for method, recipe in METHODS.items() if recipe]
+TRAINED = [method for method, recipe in METHODS.items() if recipe.i]
 
 
 def settings(**changes: Any) -> TrainSettings:
@@ -26,15 +29,9 @@ def settings(**changes: Any) -> TrainSettings:
     return TrainSettings.model_validate(section)
 
 
-def recipe(method: Method) -> Recipe:
-    found = METHODS[method]
-    assert found
-    return found
-
-
 def plan(method: Method, run: TrainSettings) -> Plan:
     torch.manual_seed(0)
-    return make_plan(recipe(method), DATA, run)
+    return make_plan(METHODS[method], DATA, run)
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -56,7 +53,7 @@ def test_the_class_prior_is_the_share_of_each_class_in_what_a_run_draws(
     for step in range(run.steps):
         _, targets = batch(drawn, step, images, LABELS, classes=3)
         total += targets.sum(0) if targets.is_floating_point() else torch.bincount(targets, minlength=3)
-    prior = class_prior(recipe(method), DATA, run, classes=3)
+    prior = class_prior(METHODS[method], DATA, run, classes=3)
     torch.testing.assert_close(prior.sum(), torch.tensor(1.0))
     torch.testing.assert_close(total / total.sum(), prior, rtol=0, atol=0.012)  # 20,000 draws
 
@@ -70,9 +67,9 @@ def test_a_cutmix_batch_has_each_label_by_the_share_of_its_pixels() -> None:
 
 
 def test_class_counts_are_of_the_data_that_a_method_draws_from() -> None:
-    assert class_counts(recipe("lift"), DATA, 4).tolist() == [70, 20, 10, 0]
-    assert class_counts(recipe("balancemix"), DATA, 4).tolist() == [70, 30, 50, 0]
-    assert class_counts(recipe("mixup"), DATA, 4).tolist() == [70, 30, 50, 0]
+    assert class_counts(METHODS["lift"], DATA, 4).tolist() == [70, 20, 10, 0]
+    assert class_counts(METHODS["balancemix"], DATA, 4).tolist() == [70, 30, 50, 0]
+    assert class_counts(METHODS["mixup"], DATA, 4).tolist() == [70, 30, 50, 0]
 
 
 def test_what_is_not_asked_for_draws_no_random_number() -> None:

@@ -14,7 +14,7 @@ def _seed() -> None:
 
 
 def test_plain_sampling_draws_every_image_once_an_epoch_in_a_new_order() -> None:
-    drawn = samplers.uniform(LABELS, 23)
+    drawn = samplers.UNIFORM.sample(LABELS, 23)
     assert drawn.shape == (23,)
     first, second, rest = drawn.split(len(LABELS))
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(len(LABELS)))
@@ -23,7 +23,7 @@ def test_plain_sampling_draws_every_image_once_an_epoch_in_a_new_order() -> None
 
 
 def test_class_balanced_sampling_is_uniform_over_classes_and_within_each() -> None:
-    drawn = samplers.class_balanced(LABELS, 60_000)
+    drawn = samplers.CLASS_BALANCED.sample(LABELS, 60_000)
     counts = torch.bincount(drawn, minlength=len(LABELS)).double()
     by_class = torch.zeros(6, dtype=torch.float64).index_add(0, LABELS, counts)
     expected = torch.tensor([20_000, 0, 0, 20_000, 0, 20_000], dtype=torch.float64)
@@ -32,12 +32,12 @@ def test_class_balanced_sampling_is_uniform_over_classes_and_within_each() -> No
     torch.testing.assert_close(counts, expected, rtol=0, atol=600)
 
 
-@pytest.mark.parametrize("sampler", [samplers.uniform, samplers.class_balanced])
+@pytest.mark.parametrize("sampler", [samplers.UNIFORM, samplers.CLASS_BALANCED])
 def test_a_stream_is_a_function_of_the_seed(sampler) -> None:
     streams = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        streams.append(sampler(LABELS, 50).tolist())
+        streams.append(sampler.sample(LABELS, 50).tolist())
     assert streams[0] == streams[1] != streams[2]
 
 

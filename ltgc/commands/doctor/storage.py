@@ -8,7 +8,7 @@ from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 
 from ltgc.commands.estimate import estimate
-from ltgc.data.roots import DRAWN, image_root
+from ltgc.data.roots import MADE, image_root
 from ltgc.pipeline import artifacts, files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.errors import LTGCError
@@ -47,7 +47,7 @@ def folders(settings: Params) -> str:
 def images(settings: Params) -> str:
     """The data source can be read."""
     roots = {"data.root": settings.data.root}
-    if settings.data.source not in DRAWN:
+    if settings.data.source not in MADE:
         roots["data.images"] = image_root(settings.data)
     for name, root in roots.items():
         try:

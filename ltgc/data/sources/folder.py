@@ -4,7 +4,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from ltgc.data.sources.found import SPLITS, Found, Sample, clean_name, refuse_same_names, utf8
+from ltgc.data.sources.listing import SPLITS, Listing, Sample, clean_name, refuse_same_names, utf8
 from ltgc.pipeline.artifacts.dataset import Finding, Split
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-def find(data: DataSettings, drawn: Path) -> Found:
+def read(data: DataSettings) -> Listing:
     """Read the folders. Labels follow the order of the class names."""
     root = data.root
     splits = _split_folders(root)
@@ -39,7 +39,7 @@ def find(data: DataSettings, drawn: Path) -> Found:
         for (folder_name, split), paths in found.items()
         for path in paths
     ]
-    return Found(list(label), samples, findings=skipped)
+    return Listing(list(label), samples, findings=skipped)
 
 
 def _split_folders(root: Path) -> list[tuple[Path, Split | None]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ltgc.data.sources import lists
-from ltgc.data.sources.found import Found, Sample, clean_name, clean_path, read_text, refuse_same_names, settle
+from ltgc.data.sources.listing import Listing, Sample, clean_name, clean_path, locate, read_text, refuse_same_names
 from ltgc.pipeline.artifacts.dataset import Split
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
@@ -13,7 +13,7 @@ from ltgc.pipeline.settings.data import DataSettings
 RANKS = ("kingdom", "phylum", "class", "order", "family")  # the genus is the first word of a species' name
 
 
-def find(data: DataSettings, drawn: Path) -> Found:
+def read(data: DataSettings) -> Listing:
     """Read data.files (.json, else lists of `path label`) and data.class_names. Labels are the category ids.
 
     The class name is the species; the wider taxonomy is its context. Without data.class_names the categories
@@ -38,7 +38,7 @@ def find(data: DataSettings, drawn: Path) -> Found:
     lists.check_labels(samples, len(names), data.root)
     refuse_same_names({f"category {label}": name for label, name in enumerate(names)}, data.root)
     root = data.images or data.root
-    return Found(names, settle(samples, root, data.root / str(data.files.train)), contexts)
+    return Listing(names, locate(samples, root, data.root / str(data.files.train)), contexts)
 
 
 def _read_annotations(path: Path, split: Split | None) -> tuple[list[Sample], Any]:

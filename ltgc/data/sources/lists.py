@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltgc.data import imagenet
-from ltgc.data.sources.found import Found, Sample, clean_name, clean_path, read_text, refuse_same_names, settle
+from ltgc.data.sources.listing import Listing, Sample, clean_name, clean_path, locate, read_text, refuse_same_names
 from ltgc.pipeline.artifacts.dataset import Split
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
@@ -13,7 +13,7 @@ from ltgc.pipeline.settings.data import DataSettings
 WORDNET = re.compile(r"n\d{8}")  # n01440764
 
 
-def find(data: DataSettings, drawn: Path) -> Found:
+def read(data: DataSettings) -> Listing:
     """Read data.files and data.class_names. Labels are those of the lists.
 
     Raises LTGCError naming file and line of what is no list, and the line of class names that are in another
@@ -24,7 +24,7 @@ def find(data: DataSettings, drawn: Path) -> Found:
     check_labels(lines, len(names), data.root)
     names = imagenet.told_apart(names, wordnet_ids(lines, len(names)))
     refuse_same_names({f"label {label}": name for label, name in enumerate(names)}, data.root)
-    return Found(names, settle(lines, data.images or data.root, data.root / str(data.files.train)))
+    return Listing(names, locate(lines, data.images or data.root, data.root / str(data.files.train)))
 
 
 def wordnet_ids(samples: Sequence[Sample], classes: int) -> list[str | None]:

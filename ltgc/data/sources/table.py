@@ -5,22 +5,22 @@ import io
 from pathlib import Path
 
 from ltgc.data.sources import lists
-from ltgc.data.sources.found import (
+from ltgc.data.sources.listing import (
     SPLITS,
-    Found,
+    Listing,
     Sample,
     clean_name,
     clean_path,
+    locate,
     read_text,
     refuse_same_names,
-    settle,
 )
 from ltgc.pipeline.artifacts.dataset import Split
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
 
 
-def find(data: DataSettings, drawn: Path) -> Found:
+def read(data: DataSettings) -> Listing:
     """Read data.table. Its class column holds names, or labels where data.class_names names a file of them.
 
     Without a split column prepare splits the images. Raises LTGCError naming file, line and column.
@@ -51,7 +51,7 @@ def find(data: DataSettings, drawn: Path) -> Found:
         names = sorted(named.values())
         label = {name: i for i, name in enumerate(names)}
         samples = [Sample(image, label[named[text]], split) for image, text, split in rows]
-    return Found(names, settle(samples, data.images or data.root, path))
+    return Listing(names, locate(samples, data.images or data.root, path))
 
 
 def _label(text: str, path: Path) -> int:

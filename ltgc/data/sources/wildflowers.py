@@ -1,15 +1,14 @@
-"""Source wildflowers: the embedded data set, drawn."""
+"""Source wildflowers: the embedded data set, whose photos are drawn."""
 
 from importlib import import_module
-from pathlib import Path
 
-from ltgc.data.sources.found import Found, Sample
+from ltgc.data.sources.listing import Listing, Sample
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.data import DataSettings
 
 
-def find(data: DataSettings, drawn: Path) -> Found:
-    """Draw the world that data.root describes below `drawn`."""
+def read(data: DataSettings) -> Listing:
+    """Draw the photos of the species in data.root."""
     try:
         wildflowers = import_module("embedded.wildflowers")
     except ModuleNotFoundError as error:
@@ -19,7 +18,9 @@ def find(data: DataSettings, drawn: Path) -> Found:
             "data.source: wildflowers needs the folder embedded/, which is not here; "
             "set data.source: folder and data.root to your images in params.yaml"
         ) from error
-    rows = wildflowers.prepare(data.root, drawn, data.seed)
-    names = sorted({name for _, name, _ in rows})
-    label = {name: i for i, name in enumerate(names)}
-    return Found(names, [Sample(path, label[name], split) for path, name, split in rows])
+    photos = list(wildflowers.photos(data.root, data.seed))
+    names = sorted({photo.species for photo in photos})
+    labels = {name: label for label, name in enumerate(names)}
+    samples = [Sample(photo.path, labels[photo.species], photo.split) for photo in photos]
+    encoded = {photo.path: photo.png for photo in photos}
+    return Listing(names, samples, encode=encoded.__getitem__)

@@ -1,4 +1,4 @@
-"""The data set as prepare lists it: images, classes, findings."""
+"""The data set as prepare lists it: images, classes, findings, and other names of the classes."""
 
 import re
 import unicodedata
@@ -8,10 +8,11 @@ from typing import Literal
 from ltgc.pipeline.files import Record
 
 # Paths, relative to the repository root. dvc.yaml names the same ones; a test holds the two together.
-DRAWN_IMAGES = Path("data/images")
+MADE_IMAGES = Path("data/images.tar")  # images of the sources that make their own; empty for the others
 MANIFEST = Path("data/manifest.csv")
 CLASSES = Path("data/classes.csv")
 FINDINGS = Path("data/findings.csv")
+SYNONYMS = Path("data/synonyms.csv")
 
 Split = Literal["train", "val", "test"]
 ShotGroup = Literal["many", "medium", "few"]
@@ -20,10 +21,11 @@ ShotGroup = Literal["many", "medium", "few"]
 class ImageRecord(Record):
     """One image of the data set (data/manifest.csv)."""
 
-    path: str  # relative to the image root (ltgc.data.dataset.image_root)
+    path: str  # relative to the image root (ltgc.data.roots.image_root)
     label: int  # 0-based, the row of the class in data/classes.csv
     class_name: str
     split: Split
+    hash: str  # of the bytes of its file (ltgc.data.images.content_hash)
 
 
 class ClassRecord(Record):
@@ -39,6 +41,13 @@ class ClassRecord(Record):
     context: str | None = None  # the wider taxonomy, for prompts: "Plantae > ... > Asteraceae"; untrusted text
 
 
+class Synonym(Record):
+    """Another name of a class (data/synonyms.csv), by which a model may call it."""
+
+    class_name: str
+    synonym: str
+
+
 class Finding(Record):
     """What prepare noticed about one file (data/findings.csv).
 
@@ -50,9 +59,9 @@ class Finding(Record):
     kind: Literal["bad", "converted", "near_duplicate", "skipped"]
     path: str  # relative to the image root, like ImageRecord.path
     reason: str
-    split: Split | None = None  # None: of no split, or left out before splits were drawn
+    split: Split | None = None  # None: of no split, or left out before the images were split
     class_name: str | None = None
-    other: str | None = None  # of a near duplicate: the path of its twin in the training split
+    other: str | None = None  # of a near duplicate: the path of the training image that it nearly is
 
 
 def class_slug(label: int, name: str) -> str:

@@ -17,12 +17,13 @@ class Run(Record):
 
     method: str
     seed: int
+    key: str  # of everything that the run was trained from (ltgc/training/runs.py)
     skipped: str | None  # why the method could not run; None where it did
     steps: int
     original: int  # images in D_o, the training split
-    generated: int  # images in D_g, whether or not the method draws from it
-    images_seen: int  # drawn in all steps together; a mixed pair counts as two
-    val_accuracy: float | None  # percent, at the end; None without a validation split
+    generated: int  # images in D_g, whether or not the method samples from it
+    images_seen: int  # in all steps together; a mixed pair counts as two
+    val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
 
 
 class RunMetrics(Record):

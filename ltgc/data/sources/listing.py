@@ -1,10 +1,10 @@
-"""What a data source hands over, and the rules that all of them share: names of classes, splits and paths."""
+"""What a data source lists, and the rules that all sources share: names of classes, splits and paths."""
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from ltgc.pipeline.artifacts.dataset import Finding, Split
@@ -19,18 +19,18 @@ SPLITS: dict[str, Split] = {
     "test": "test",
 }
 
-# How the folders of a download differ from those in the lists that circulate: (what is done, how). Each first
-# folder of a list is settled by its own first image; the first of these that finds it holds for all below it.
-LAYOUTS: tuple[tuple[str, Callable[[Sequence[str]], Sequence[str]]], ...] = (
-    ("as listed", lambda parts: parts),
-    ("without the first folder", lambda parts: parts[1:]),  # data_256/a/x.jpg -> a/x.jpg
-    ("without the first two folders", lambda parts: parts[2:]),
-    ("without class folders", lambda parts: (parts[0], parts[-1])),  # val/n01440764/x.JPEG -> val/x.JPEG
-)
+# How the folders of a download differ from those in the lists that circulate. Of each top folder of a list the
+# first image is looked for; the first layout that finds it holds for all images below that folder.
+LAYOUTS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {
+    "as listed": lambda names: names,
+    "without the first folder": lambda names: names[1:],  # data_256/a/x.jpg -> a/x.jpg
+    "without the first two folders": lambda names: names[2:],
+    "without class folders": lambda names: (names[0], names[-1]),  # val/n01440764/x.JPEG -> val/x.JPEG
+}
 
 
 class Sample(NamedTuple):
-    """One image as a source finds it. A tuple, because there may be half a million."""
+    """One image as a source lists it. A tuple, because there may be half a million."""
 
     path: str  # relative to the image root, with forward slashes
     label: int
@@ -38,14 +38,14 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """What a source holds."""
 
     names: Sequence[str]  # of the classes, by label
     samples: list[Sample]
     contexts: Sequence[str | None] = ()  # the wider taxonomy of each class, by label; empty: there is none
     findings: list[Finding] = field(default_factory=list)
-    draw: Callable[[Sequence[Sample]], None] | None = None  # puts the images of those that are kept in place
+    encode: Callable[[str], bytes] | None = None  # path -> PNG, of a source whose images are no files yet
 
 
 def clean_name(text: str, where: str) -> str:
@@ -61,12 +61,12 @@ def refuse_same_names(names: dict[str, str], root: Path) -> None:
 
     names: what the source calls a class (its folder, "label 7") -> its name.
     """
-    seen: dict[str, str] = {}
+    first: dict[str, str] = {}
     for source, name in names.items():
-        twin = seen.setdefault(name.casefold(), source)
-        if twin != source:
+        other = first.setdefault(name.casefold(), source)
+        if other != source:
             raise LTGCError(
-                f"data.root: {root} has two classes of one name, {name!r}: {twin!r}, {source!r}; rename one"
+                f"data.root: {root} has two classes of one name, {name!r}: {other!r}, {source!r}; rename one"
             )
 
 
@@ -74,46 +74,52 @@ def clean_path(text: str, where: str) -> str:
     """A listed path below the image root: forward slashes, without a leading "/" or "./"."""
     path = text.replace("\\", "/").removeprefix("./").lstrip("/")
     if not path or (".." in path and ".." in path.split("/")):
-        raise LTGCError(f"{where}: {text!r} is not a path below the image root; mend the line")
+        raise LTGCError(f"{where}: {text!r} is not a path below the image root; correct the line")
     return path
 
 
-def settle(samples: list[Sample], root: Path, listed_in: Path) -> list[Sample]:
-    """`samples` with paths as the folders below `root` really are (LAYOUTS). Looks for one image a first folder.
+def locate(samples: list[Sample], root: Path, listed_in: Path) -> list[Sample]:
+    """`samples` with paths as the folders below `root` really are (LAYOUTS). Looks for one image a top folder.
 
-    Raises LTGCError where nothing is found at all, and for a path that is listed twice.
+    Raises LTGCError where no image is found at all, and for a path that is listed twice.
     """
-    first: dict[str, str] = {}
+    first: dict[str, str] = {}  # top folder -> its first image
     for sample in samples:
-        first.setdefault(sample.path.partition("/")[0], sample.path)
-    moved = {}
-    lost = 0
-    for folder, path in first.items():
-        parts = path.split("/")
-        fits = [
-            (what, layout)
-            for what, layout in LAYOUTS
-            if layout(parts) and (root / PurePosixPath(*layout(parts))).is_file()
-        ]
-        if not fits:
-            lost += 1  # its images are reported one by one where they are read
-        elif fits[0] != LAYOUTS[0]:
-            what, moved[folder] = fits[0]
-            console.print(f"{listed_in}: {folder}/...: images are found {what}", markup=False, soft_wrap=True)
-    if lost == len(first):
+        first.setdefault(_top_folder(sample.path), sample.path)
+    layouts = {folder: layout for folder, path in first.items() if (layout := _layout(path, root))}
+    if not layouts:
         path = next(iter(first.values()), "no image at all")
         raise LTGCError(
             f"{listed_in}: no listed image is below {root} ({path}); "
             "set data.images in params.yaml to the folder that the paths begin at"
         )
+    # The images of a folder without a layout are reported one by one where they are read.
+    moved = {folder: layout for folder, layout in layouts.items() if layout != "as listed"}
+    for folder, layout in moved.items():
+        console.print(f"{listed_in}: {folder}/...: images are found {layout}", markup=False, soft_wrap=True)
     if moved:
-        samples = [
-            sample._replace(path="/".join(moved[folder](sample.path.split("/")))) if folder in moved else sample
-            for sample in samples
-            for folder in (sample.path.partition("/")[0],)
-        ]
+        samples = [sample._replace(path=_moved(sample.path, moved)) for sample in samples]
     _refuse_repeats((sample.path for sample in samples), listed_in)
     return samples
+
+
+def _top_folder(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _layout(path: str, root: Path) -> str | None:
+    """The first layout by which the listed image is below `root`."""
+    names = path.split("/")
+    return next((key for key, layout in LAYOUTS.items() if _is_file(root, layout(names))), None)
+
+
+def _is_file(root: Path, names: Sequence[str]) -> bool:
+    return bool(names) and root.joinpath(*names).is_file()
+
+
+def _moved(path: str, layouts: Mapping[str, str]) -> str:
+    layout = layouts.get(_top_folder(path))
+    return path if layout is None else "/".join(LAYOUTS[layout](path.split("/")))
 
 
 def utf8(path: Path) -> str:
@@ -136,8 +142,8 @@ def read_text(path: Path, key: str) -> str:
 
 
 def _refuse_repeats(paths: Iterable[str], listed_in: Path) -> None:
-    seen: set[str] = set()
+    listed: set[str] = set()
     for path in paths:
-        if path in seen:
+        if path in listed:
             raise LTGCError(f"{listed_in}: {path} is listed twice; an image has one class and one split")
-        seen.add(path)
+        listed.add(path)

@@ -1,0 +1,103 @@
+"""One training run, from its inputs to a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+
+from ltgc.classifier import tuning
+from ltgc.classifier.head import HeadSource, initial_bias, initial_head
+from ltgc.classifier.inference import class_mean_accuracy
+from ltgc.classifier.network import Classifier
+from ltgc.pipeline.artifacts.runs import Run
+from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.training import losses
+from ltgc.training.inputs import Inputs
+from ltgc.training.loop import Monitor, Resume, train
+from ltgc.training.methods import METHODS, Recipe
+from ltgc.training.plan import TrainingSet, make_plan
+from ltgc.training.priors import class_counts, class_prior
+from ltgc.training.runs import RunId
+from ltgc.training.state import Row
+
+
+def fit(
+    run_id: RunId, inputs: Inputs, train_settings: TrainSettings, show: Callable[[Row], None] = lambda row: None
+) -> tuple[Run, Classifier | None]:
+    """Train the run `run_id`: what was done, and the classifier, None where the run was skipped.
+
+    show: is given each row of the training curve. Raises LTGCError for settings that the data or the method do not
+    allow, and when the loss is no longer a number.
+    """
+    recipe = METHODS[run_id.method]
+    settings = recipe.settings(train_settings)
+    photos, drawings = inputs.photos("train"), inputs.drawings(settings.generated)
+    run = Run(
+        method=run_id.method,
+        seed=run_id.seed,
+        key=run_id.key,
+        skipped=None,
+        steps=0,
+        original=len(photos),
+        generated=len(drawings),
+        images_seen=0,
+        val_accuracy=None,
+    )
+    if recipe.needs_generated and not drawings:
+        if inputs.accepted:
+            raise LTGCError(
+                "train.generated.per_class: leaves no generated image to train on; raise it, or set null"
+            )
+        reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
+        return run.model_copy(update={"skipped": reason}), None
+
+    torch.manual_seed(run_id.seed)
+    classifier = _initial_classifier(recipe, settings, inputs)
+    monitor = Monitor(_validation(classifier, settings, inputs), show)
+    if recipe.i is None:
+        return run.model_copy(update={"val_accuracy": monitor.validate()}), classifier
+    data = TrainingSet(*inputs.load(photos + drawings), original=len(photos))
+    plan = make_plan(recipe, data, settings)
+    loss = _loss(recipe, settings, data, plan.soft, classifier)
+    resume = Resume(run_id.checkpoint, run_id.key)
+    curve = train(classifier, plan, data, settings, loss=loss, monitor=monitor, resume=resume)
+    done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": curve[-1]["val_accuracy"]}
+    return run.model_copy(update=done), classifier
+
+
+def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
+    clip = inputs.clip
+    source = HeadSource(
+        clip,
+        inputs.classes,
+        inputs.templates,
+        descriptions=lambda: inputs.descriptions,
+        photos=lambda: inputs.load(inputs.photos("train")),
+    )
+    head = initial_head(settings.head_init, source)
+    visual = deepcopy(clip.model.visual)  # tuned in place, and the next run starts from it, too
+    if recipe.i:
+        visual = tuning.apply(visual, settings)
+    scale = clip.logit_scale if settings.logit_scale is None else settings.logit_scale
+    bias = initial_bias(settings.head, len(inputs.classes))
+    return Classifier(visual, head, scale, bias).to(clip.device).eval()
+
+
+def _validation(classifier: Classifier, settings: TrainSettings, inputs: Inputs) -> Callable[[], float | None]:
+    images, labels = inputs.load(inputs.photos("val"))
+    return lambda: class_mean_accuracy(classifier, images, labels, settings.batch_size, settings.workers)
+
+
+def _loss(
+    recipe: Recipe, settings: TrainSettings, data: TrainingSet, soft_targets: bool, classifier: Classifier
+) -> losses.Loss:
+    classes, device = classifier.head.shape[0], classifier.head.device
+    of_classes = losses.Classes(
+        prior=class_prior(recipe, data, settings, classes).to(device),
+        counts=class_counts(recipe, data, classes).to(device),
+        logit_scale=classifier.logit_scale,
+    )
+    return losses.make(settings, of_classes, soft_targets)

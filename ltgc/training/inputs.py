@@ -1,0 +1,96 @@
+"""What every run is trained from: the data set, the drawings, the texts of the classes, and CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ltgc.clip import pixels
+from ltgc.clip.encoder import Clip
+from ltgc.data.images import ImageFile
+from ltgc.data.roots import image_file
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, Split
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+)
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
+from ltgc.pipeline.settings.training import GeneratedSettings
+
+Labelled = tuple[ImageFile, int]  # an image and its label
+
+
+class Inputs:
+    """Artifacts are read, and images decoded, when they are first asked for, and kept for the runs that follow."""
+
+    def __init__(self, clip: Clip, image_root: Path) -> None:
+        self.clip = clip
+        self._image_root = image_root
+        self._pixels: dict[tuple[Labelled, ...], pixels.Pixels] = {}
+
+    @cached_property
+    def classes(self) -> list[ClassRecord]:
+        return files.read_csv(CLASSES, ClassRecord)
+
+    @cached_property
+    def templates(self) -> list[ClassTemplate]:
+        return files.read_jsonl(TEMPLATES, ClassTemplate)
+
+    @cached_property
+    def descriptions(self) -> list[ExistingDescription | ExtendedDescription]:
+        existing = files.read_jsonl(EXISTING, ExistingDescription)
+        return [*existing, *files.read_jsonl(EXTENDED, ExtendedDescription)]
+
+    @cached_property
+    def _manifest(self) -> list[ImageRecord]:
+        return files.read_csv(MANIFEST, ImageRecord)
+
+    def photos(self, split: Split) -> list[Labelled]:
+        return [
+            (image_file(self._image_root, image), image.label) for image in self._manifest if image.split == split
+        ]
+
+    def drawings(self, settings: GeneratedSettings) -> list[Labelled]:
+        """D_g: accepted drawings that are not nearly test images, up to train.generated.per_class."""
+        labels = [label for _, label in self.accepted]
+        kept = keep_generated(labels, [c.train for c in self.classes], settings)
+        return [self.accepted[position] for position in kept]
+
+    @cached_property
+    def accepted(self) -> list[Labelled]:
+        dropped = {drawing.image for drawing in files.read_csv(DROPPED, Contamination)}
+        attempts = files.read_jsonl(ATTEMPTS, Attempt)
+        accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
+        return [(ImageFile(image), label) for image, label in accepted if image not in dropped]
+
+    def load(self, images: Sequence[Labelled]) -> tuple[pixels.Pixels, Tensor]:
+        """Pixels and labels (N,) int64, on the CPU, of N images."""
+        key = tuple(images)
+        if key not in self._pixels:
+            self._pixels[key] = pixels.load([file for file, _ in images], self.clip)
+        return self._pixels[key], torch.tensor([label for _, label in images], dtype=torch.int64)
+
+
+def keep_generated(labels: Sequence[int], counts: Sequence[int], settings: GeneratedSettings) -> list[int]:
+    """Which drawings are trained on: the positions of the first of each class, up to per_class with its photos.
+
+    labels: of the drawings in order; counts: photos of each class. With "head", up to the most photos of a class.
+    """
+    if settings.per_class is None:
+        return list(range(len(labels)))
+    limit = max(counts) if settings.per_class == "head" else settings.per_class
+    totals, kept = list(counts), []
+    for position, label in enumerate(labels):
+        if totals[label] < limit:
+            totals[label] += 1
+            kept.append(position)
+    return kept

@@ -1,0 +1,108 @@
+"""What a run samples: images, crops and λ of all its steps, fixed before the first one (§3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ltgc.clip.pixels import Pixels
+from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.training import mixing
+from ltgc.training.methods import Data, Recipe, Sampling
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """D_o and D_g in one: the first `original` images are D_o, the others D_g."""
+
+    pixels: Pixels  # N images
+    labels: Tensor  # (N,) int64 on the CPU
+    original: int
+
+    def range(self, data: Data) -> slice:
+        end = len(self.labels)
+        ranges = {"original": (0, self.original), "generated": (self.original, end), "both": (0, end)}
+        return slice(*ranges[data])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The samples of every step of a run: tensors (steps, B, ...), B the size of a batch."""
+
+    i: Tensor  # (steps, B) int64: the images x_i, as indices into the training set
+    crops: Tensor  # (steps, B, 1 or 2, 4) float32 in [0, 1): random numbers for the crops of x_i and x_j
+    j: Tensor | None = None  # (steps, B) int64: the images x_j; None: nothing is mixed
+    lam: Tensor | None = None  # (steps, B) float32: λ of each pair
+    corner: Tensor | None = None  # (steps, B, 2) float32 in [0, 1): where CutMix's box lies; None: Mixup
+    weight: Tensor | None = None  # (steps, B, 1 or 2) float32: how much the labels of x_i and x_j count; None: 1
+
+    def to(self, device: torch.device) -> Plan:
+        return self._map(lambda tensor: tensor.to(device))
+
+    def share(self, index: int, count: int) -> Plan:
+        """Share `index` (from 0) of `count` of each batch: what one process, or one accumulation step, takes."""
+        size = self.i.shape[1]
+        return self._map(lambda tensor: tensor[:, size * index // count : size * (index + 1) // count])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Plan:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: change(t) for k, t in tensors.items() if isinstance(t, Tensor)})
+
+    def indices(self, step: int) -> Tensor:
+        """The images of `step` (from 0): all x_i, then all x_j. (B,) or (2 B,) int64."""
+        return self.i[step] if self.j is None else torch.cat([self.i[step], self.j[step]])
+
+    def crop_randoms(self, step: int) -> Tensor:
+        """The random numbers for the crops of `indices(step)` (see ltgc.clip.crops), (B or 2 B, 4)."""
+        return self.crops[step].transpose(0, 1).flatten(0, 1)
+
+    @property
+    def soft(self) -> bool:
+        """Whether targets are soft (B, classes)."""
+        return self.j is not None or self.weight is not None
+
+    @property
+    def images_seen(self) -> int:
+        return self.i.numel() * (1 if self.j is None else 2)
+
+
+def make_plan(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Plan:
+    """Sample a whole run ahead, on the CPU, from torch's global generator: 24 bytes an image.
+
+    Options that are off take no random numbers, so that the others stay what they are without the option.
+    """
+    shape = (settings.steps, settings.batch_size)
+
+    def sampled(sampling: Sampling) -> Tensor:
+        images = data.range(sampling.data)
+        return images.start + sampling.sampler.sample(data.labels[images], math.prod(shape)).view(shape)
+
+    indices = [sampled(sampling) for sampling in recipe.samplings(settings)]
+    lam = mixing.sample_lambda(settings.beta, shape) if len(indices) == 2 else None
+    crops = torch.rand(settings.steps, 4, len(indices), settings.batch_size).permute(0, 3, 2, 1)
+    if lam is None:
+        return Plan(indices[0], crops, weight=_weights(indices, data, settings))
+    if settings.mixing.unmixed or settings.mixing.warm_down:
+        lam = _leave_unmixed(lam, settings)
+    corner = torch.rand(*shape, 2) if settings.mixing.kind == "cutmix" else None
+    return Plan(indices[0], crops, indices[1], lam, corner, _weights(indices, data, settings))
+
+
+def _leave_unmixed(lam: Tensor, settings: TrainSettings) -> Tensor:
+    """λ, (steps, B), with some steps at 0 or 1: x_i or x_j whole, as often as its mean share when mixed."""
+    a, b = settings.beta
+    whole = (torch.rand(lam.shape) < a / (a + b)).float()
+    unmixed = torch.rand(len(lam)) < settings.mixing.unmixed
+    unmixed[max(0, len(lam) - settings.mixing.warm_down) :] = True
+    return torch.where(unmixed[:, None], whole, lam)
+
+
+def _weights(indices: list[Tensor], data: TrainingSet, settings: TrainSettings) -> Tensor | None:
+    """How much each label counts: a photo's 1, a drawing's train.generated.weight."""
+    if settings.generated.weight == 1:
+        return None
+    return torch.where(torch.stack(indices, -1) < data.original, 1.0, settings.generated.weight)
