@@ -1,6 +1,7 @@
 """Exported models: what plain open_clip, the adapter and `predict` make of the same images."""
 
 import csv
+import doctest
 import json
 import shutil
 import tarfile
@@ -17,6 +18,7 @@ from helpers.server_settings import png
 from PIL import Image
 from safetensors.torch import load_file
 
+from ltgc import notebook
 from ltgc.classifier import tuning
 from ltgc.classifier.network import Classifier, load_classifier
 from ltgc.clip.weights import load_clip
@@ -214,3 +216,10 @@ def test_the_drawings_are_exported_as_marked_webdataset_shards_with_a_card(tmp_p
     assert "Every image is synthetic" in text and r"| rose\|&lt;b> | 2 | 1 |" in text
     with pytest.raises(LTGCError, match="exists already"):
         export_drawings.main(Path("out/drawings"))
+
+
+def test_the_examples_of_the_notebook_api_are_right(world: Path, tmp_path: Path, monkeypatch) -> None:
+    export.main("clip_zero_shot", 0, tmp_path / "exported")
+    monkeypatch.chdir(ROOT)
+    failed, tried = doctest.testmod(notebook, extraglobs={"exported": tmp_path / "exported"})
+    assert failed == 0 and tried >= 12

@@ -83,7 +83,7 @@ def test_the_page_opens_with_whether_it_helped_where_and_what_it_cost(html: str)
         r"Against CLIP \S+ ?\S*, the best method without drawings: \+\d+\.\d .* points on few-shot classes", text
     )
     assert re.search(r"\d classes are better, \d worse; most gained: ", text)
-    assert 'class="gallery"' in html and "0 generated" not in html
+    assert 'class="gallery"' in html and "· 0 generated" not in html
 
 
 def test_a_verdict_within_the_noise_or_behind_another_method_says_so() -> None:
@@ -113,7 +113,7 @@ def test_the_page_shows_every_part_of_the_run(html: str) -> None:
     ):  # fmt: skip
         assert needed in page.text, needed
     originals = [a for a in page.all("img") if a["alt"].startswith("original of")]
-    assert len(originals) == 12 + 6 + 4 + 36  # at most twelve a class; those of large classes are not drawn here
+    assert len(originals) == 12 + 6 + 4  # of the classes that something was generated for
 
 
 def test_a_refinement_shows_both_descriptions_scores_and_images(html: str) -> None:
@@ -148,7 +148,7 @@ def test_class_names_and_model_text_are_only_text(tmp_path: Path, monkeypatch: p
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert html.count("<style") == html.count("</style>")
     for name in names:
-        assert f"<b>{escape(name)}</b>" in html
+        assert str(escape(name)) in html
     assert EVIL in page.text  # shown as it is
 
 
