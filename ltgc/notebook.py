@@ -1,4 +1,4 @@
-"""What people want of LTGC outside the pipeline, in a few lines each: in a notebook, or in another training loop."""
+"""What people want of LTGC outside the pipeline, in a few lines each: a notebook, another training loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
