@@ -33,9 +33,10 @@ from rich.table import Table
 from graphs import refine
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.painter import Drawing
-from ltgc.clip.detection import BATCH, Filter
+from ltgc.clip.detection import BATCH, Absolute, Filter
 from ltgc.clip.device import pick_device
 from ltgc.clip.encoder import Clip
+from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
 from ltgc.data import images
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
@@ -91,12 +92,8 @@ def measure(name: str, device: torch.device, table: Table) -> None:
     encoded = drawings(side, many)
     model = load(name, device)
     texts = model.text_features(TEXTS)
-    scorer = Filter(
-        FilterSettings(scorer="cosine", threshold=0.8, offset=0.5, max_refinements=0, text="templates"),
-        model,
-        TEXTS,
-    )
-    scorer.calibrate({0: []})
+    settings = FilterSettings(scorer="cosine", threshold=0.8, offset=0.5, max_refinements=0, text="templates")
+    scorer = Filter(settings, model, Absolute(settings, model, TEXTS))
     context: Any = RefineContext(None, Drawn(encoded), scorer, 0)  # type: ignore[arg-type]
     decoders = ThreadPoolExecutor(os.cpu_count())
 
@@ -113,7 +110,7 @@ def measure(name: str, device: torch.device, table: Table) -> None:
             (model.image_features(decode(data)[None]) @ texts.T).cpu()
 
     async def task(index: int) -> None:
-        await scorer.score(0, encoded[index])
+        await scorer.score(Subject(0), encoded[index])
 
     async def graph(index: int) -> None:
         description = ExtendedDescription(

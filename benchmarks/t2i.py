@@ -36,6 +36,7 @@ from graphs import refine
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
+from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -76,7 +77,7 @@ def save_pipeline(folder: Path) -> None:
 
 
 class AcceptAll:
-    async def score(self, label: int, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
         return 1.0, 0.0
 
 
@@ -119,8 +120,9 @@ async def measure(model: str, folder: Path) -> dict[str, list[tuple[float, float
     pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     taken: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
-    with Store(folder) as store:
-        async with DiffusersPainter(section(model), store) as painter:
+    settings = section(model)
+    with Store(folder, [settings]) as store:
+        async with DiffusersPainter(settings, store) as painter:
             for turn in range(ROUNDS + 1):
                 for name in taken:
                     start = perf_counter(), process_time()
@@ -134,6 +136,7 @@ def main() -> None:
     diffusers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         save_pipeline(Path(name) / "pipeline")
+        os.environ["LTGC_CACHE"] = f"{name}/pool"
         taken = asyncio.run(measure(str(Path(name) / "pipeline"), Path(name) / "store"))
     table = Table(title=f"{IMAGES} images of {SIDE} x {SIDE} in batches of {BATCH}, {os.cpu_count()} cores")
     for heading in ("", "images/s, best turn", "median", "CPU ms an image"):

@@ -5,7 +5,7 @@ import json
 
 from PIL import Image
 
-from embedded import field_guide
+from embedded import field_guide, words
 from embedded.wildflowers import Flower
 from embedded.wildflowers.dataset import TRUTH
 
@@ -22,6 +22,15 @@ def represents(image: bytes, class_name: str) -> bool | None:
     drawn = flower(image)
     kind = field_guide.species().get(class_name)
     return None if drawn is None or kind is None else kind.shows(drawn)
+
+
+def describes(text: str, class_name: str) -> bool:
+    """Whether the species could show every feature that the description names."""
+    kind = field_guide.species().get(class_name)
+    named = {axis: value for axis, value in words.read(text).items() if axis != "scene"}
+    if named.get("form") != "open":
+        named.pop("count", None)
+    return kind is not None and all(value in kind.features[axis] for axis, value in named.items())
 
 
 def repeats(existing: list[str], extended: list[str]) -> list[bool]:

@@ -11,6 +11,7 @@ from graphs.parse.entries import first_description
 from graphs.parse.reply import Unusable, usable_text
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.chat import Reply
+from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.drawings import Attempt, Verdict, attempt_id, attempt_image
 
 
@@ -30,14 +31,15 @@ regenerate = generate  # the improved description, another seed
 
 
 async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
-    """Score the image against the class feature template (Eq. 2)."""
+    """Score the image against what it is meant to show (Eq. 2)."""
     drawing, first, round = state["drawing"], state["description"], state.get("round", 0)
     attempts, images = state.get("attempts", []), state.get("images", {})
     score, threshold = None, None
     verdict: Verdict = "failed"
     id = attempt_id(state["slug"], first.index, round)
     if drawing.image is not None:
-        score, threshold = await runtime.context.scorer.score(first.label, drawing.image)
+        subject = Subject(first.label, state.get("features", first.features), first.index)
+        score, threshold = await runtime.context.scorer.score(subject, drawing.image)
         low: Verdict = "refined" if round < runtime.context.max_refinements else "rejected"
         verdict = "accepted" if score >= threshold else low
         images = images | {id: drawing.image}
@@ -77,7 +79,7 @@ async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     reply = await runtime.context.chat.ask(state["slug"], question)
     update = {"round": round, "reply": reply, "counts": reply.counts}
     try:
-        prompt = first_description(usable_text(reply), class_name).text
+        description = first_description(usable_text(reply), class_name)
     except Unusable as unusable:
         reason = f"refinement: {unusable.reason}"
         if not _may_ask_again(reply, round, runtime):
@@ -85,7 +87,7 @@ async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
             failed = {"verdict": "failed", "reason": attempts[-1].reason or reason}
             attempts = [*attempts[:-1], attempts[-1].model_copy(update=failed)]
         return update | {"unusable": unusable.reason, "attempts": attempts, "failures": Counter([reason])}
-    return update | {"unusable": None, "prompt": prompt}
+    return update | {"unusable": None, "prompt": description.text, "features": description.features}
 
 
 def refined(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["regenerate", "refine", "__end__"]:

@@ -11,6 +11,7 @@ from typing import Annotated, NotRequired, Protocol, TypedDict
 
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
+from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt
@@ -117,7 +118,7 @@ class Painter(Protocol):
 
 
 class Scorer(Protocol):
-    async def score(self, label: int, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
         """S and the threshold it is held against."""
         ...
 
@@ -134,6 +135,7 @@ class RefineState(TypedDict):
     slug: str  # of the class
     description: ExtendedDescription  # what it begins with
     prompt: NotRequired[str]  # what to draw next; at first the description
+    features: NotRequired[str | None]  # of the prompt; at first of the description
     round: NotRequired[int]  # refinements asked for so far
     drawing: NotRequired[Drawing]  # the last one
     attempts: NotRequired[list[Attempt]]  # every drawing and what became of it, in order

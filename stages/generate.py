@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from graphs import refine
 from graphs.state import RefineContext, RefineState
@@ -19,18 +20,29 @@ from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
-from ltgc.clip.detection import Filter, real_images
+from ltgc.clip.contrast import Contrast, real_subjects
+from ltgc.clip.detection import Absolute, Filter, Scorer, real_images
+from ltgc.clip.encoder import Clip
+from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
 from ltgc.data import shards
 from ltgc.data.roots import image_file, image_root
 from ltgc.data.synthetic import marked
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
-from ltgc.pipeline.artifacts.descriptions import EXTENDED, TEMPLATES, ClassTemplate, ExtendedDescription
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+)
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, REAL_SCORES, REJECTED, Attempt, RealScore
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.clip import FilterSettings
 from ltgc.pipeline.settings.servers import ServerSettings
 from ltgc.pipeline.terminal import console
 
@@ -46,7 +58,7 @@ def main() -> None:
         folders = {ACCEPTED: accepted, REJECTED: rejected}
         drawn: list[tuple[list[Attempt], Calls]] = []
         real: list[RealScore] = []
-        with Store(STORE / "generate", budget.load()) as store:
+        with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
             if descriptions:
                 drawn, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
         attempts = [attempt for chain, _ in drawn for attempt in chain]
@@ -73,7 +85,7 @@ async def generate_all(
         servers["t2i"] = settings.t2i
     with server.running(**servers) as (llm, *t2i):
         labels = {description.label for description in descriptions}
-        scorer, real = await make_filter(settings, classes, labels, store)
+        scorer, texts_cut, real = await make_filter(settings, classes, labels, store)
         painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, painters as painter:
             context = RefineContext(chat, painter, scorer, settings.filter.max_refinements)
@@ -93,37 +105,52 @@ async def generate_all(
         unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
         painter.check_failures(undrawn, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
-        drawn.append(([], Calls(Counter(texts_cut=scorer.texts_cut), Counter())))
+        drawn.append(([], Calls(Counter(texts_cut=texts_cut), Counter())))
     return drawn, real
 
 
 async def make_filter(
     settings: Params, classes: list[ClassRecord], labels: set[int], store: Store
-) -> tuple[Filter, list[RealScore]]:
-    """CLIP with the texts of all classes; what real images of the classes that get generated ones score."""
+) -> tuple[Filter[Any], int, list[RealScore]]:
+    """The filter, how many class texts CLIP cuts, and what real images of the classes that get drawings score."""
     texts = class_texts(settings.filter.text, classes, files.read_jsonl(TEMPLATES, ClassTemplate))
-    scorer = Filter(settings.filter, load_clip(settings.clip), texts)
+    clip = load_clip(settings.clip)
+    existing = files.read_jsonl(EXISTING, ExistingDescription)
+    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, existing))
     images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
+    described = real_subjects(existing)
+    subjects = {image.path: described.get(image.path, Subject(image.label)) for image in images}
 
-    async def one(image: ImageRecord) -> float:
-        return await scorer.measure(image.label, image_file(root, image))
+    async def one(image: ImageRecord) -> Any:
+        return await scorer.measure(subjects[image.path], image_file(root, image))
 
-    scores = await run_all("score real images", images, one, store.tally)
-    real: dict[int, list[float]] = {label: [] for label in labels}
-    for image, score in zip(images, scores, strict=True):
-        real[image.label].append(score)
-    scorer.calibrate(real)
-    return scorer, [
-        RealScore(
-            label=image.label,
-            class_name=image.class_name,
-            image=image.path,
-            score=score,
-            threshold=scorer.threshold(image.label),
+    measures = await run_all("score real images", images, one, store.tally)
+    scorer.calibrate([(subjects[image.path], m) for image, m in zip(images, measures, strict=True)])
+    real = []
+    for image, m in zip(images, measures, strict=True):
+        score, threshold = scorer.judge(subjects[image.path], m)
+        real.append(
+            RealScore(
+                label=image.label, class_name=image.class_name, image=image.path, score=score, threshold=threshold
+            )
         )
-        for image, score in zip(images, scores, strict=True)
-    ]
+    cut = sum(a != b for a, b in zip(clip.fitting(texts), texts, strict=True))
+    return scorer, cut, real
+
+
+def make_scorer(
+    settings: FilterSettings,
+    clip: Clip,
+    texts: list[str],
+    classes: list[ClassRecord],
+    existing: list[ExistingDescription],
+) -> Scorer[Any]:
+    if settings.scorer != "contrast":
+        return Absolute(settings, clip, texts)
+    descriptions: list[ExistingDescription | ExtendedDescription] = [d for d in existing if d.kept]
+    descriptions += [d for d in files.read_jsonl(EXTENDED, ExtendedDescription) if d.kept]
+    return Contrast(clip, texts, classes, descriptions, settings.threshold)
 
 
 def write(attempts: list[Attempt], images: dict[str, bytes], folders: dict[Path, Path]) -> None:

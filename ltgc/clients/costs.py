@@ -15,7 +15,7 @@ class Cost:
     calls: float = 0
     images: float = 0
     prompt_tokens: float = 0
-    completion_tokens: float = 0  # with thinking
+    completion_tokens: float = 0
     usd: float | None = 0.0  # None: a model has no price
     reasoning_tokens: float = 0  # of completion_tokens
 
@@ -50,12 +50,10 @@ def priced(
     budget = Budget(prices=prices)
     parts: list[float | None] = []
     if calls:
-        parts.append(budget.tokens_cost(chat_model, prompt_tokens - flex[0], completion_tokens - flex[1]))
-        parts.append(budget.tokens_cost(chat_model, *flex, "flex"))
+        parts.append(budget.cost(chat_model, prompt_tokens - flex[0], completion_tokens - flex[1]))
+        parts.append(budget.cost(chat_model, *flex, tier="flex"))
     if images:
-        parts.append(budget.tokens_cost(t2i_model, *drawing_tokens))
-        one = budget.image_cost(t2i_model)
-        parts.append(None if one is None else images * one)
+        parts.append(budget.cost(t2i_model, *drawing_tokens, images=images))
     known = [usd for usd in parts if usd is not None]
     total = sum(known) if len(known) == len(parts) else None
     return Cost(calls, images, prompt_tokens, completion_tokens, total, reasoning_tokens)

@@ -13,7 +13,7 @@ COLUMNS = ["class", "hint"]
 
 
 def hinted(data: DataSettings, listing: Listing) -> Listing:
-    """`listing` with the hints of data.class_hints behind the names, where every model reads them.
+    """`listing` with the hints of data.class_hints behind the names, which the LLM, T2I and CLIP all read.
 
     Raises LTGCError for a file that is no such table, and for a hint to a class that does not exist.
     """

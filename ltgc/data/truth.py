@@ -12,6 +12,9 @@ class Truth(Protocol):
     def represents(self, image: bytes, class_name: str) -> bool | None:
         """Whether the drawing represents the class; None: not known."""
 
+    def describes(self, text: str, class_name: str) -> bool:
+        """Whether the class could show every feature that a description names."""
+
     def repeats(self, existing: list[str], extended: list[str]) -> list[bool]:
         """For each description of `extended`, in order: does it repeat an earlier one of either list?"""
 

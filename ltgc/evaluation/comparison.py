@@ -27,7 +27,7 @@ METRICS = {
 LOWER_IS_BETTER = frozenset({"ece"})
 LMM = "lmm"  # the vision model, asked directly (Table 3)
 # Methods that see no drawing. The best of them is the control, which a gain by drawings is measured against.
-CONTROLS = ("clip_zero_shot", "clip_finetune", "balanced_photos", "lift")
+CONTROLS = ("clip_zero_shot", "clip_zero_shot_names", "clip_finetune", "balanced_photos", "lift")
 
 # {"mean": ..., "std": ...}; both None where the group has no class, std None where there was one run and no seed.
 # Of a difference also "margin": half of its 95 % interval (ltgc/evaluation/uncertainty.py), None where unknown.

@@ -73,18 +73,54 @@ def refinement_chains(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
 
 
 def filter_quality(attempts: Sequence[Attempt], truth: Truth) -> dict[str, Any]:
-    """Precision and recall of CLIP's detection.
+    """How right CLIP's detection is, over all drawings that were scored.
 
-    Positive: a drawing that does not represent its class. Flagged: its score is below the threshold.
+    precision, recall: of finding the wrong drawings, those that do not represent their class; a drawing is flagged
+    if its score is below the threshold. auroc: the chance that a right drawing scores above a wrong one, in score
+    less threshold. Wrong drawings are counted by cause: the description named what the class never shows, or the
+    drawing disobeyed it.
     """
-    pairs = []
+    flagged, wrong, margins, misdescribed = [], [], [], []
     for a in attempts:
         if a.image is None or a.score is None or a.threshold is None:
             continue
         represents = truth.represents(images.read(a.image), a.class_name)
         if represents is not None:
-            pairs.append((a.score < a.threshold, not represents))
-    return precision_recall(pairs)
+            flagged.append(a.score < a.threshold)
+            wrong.append(not represents)
+            margins.append(a.score - a.threshold)
+            misdescribed.append(not truth.describes(a.prompt, a.class_name))
+    checked = list(zip(flagged, wrong, strict=True))
+    found_by_cause = [(f, m) for f, w, m in zip(flagged, wrong, misdescribed, strict=True) if w]
+    return precision_recall(checked) | {
+        "auroc": _auroc(margins, wrong),
+        "wrong_share_drawn": _share(wrong),
+        "wrong_share_accepted": _share(w for f, w in checked if not f),
+        "right_accepted": _share(not f for f, w in checked if not w),
+        "description_wrong": _caught(f for f, m in found_by_cause if m),
+        "drawing_disobeyed": _caught(f for f, m in found_by_cause if not m),
+    }
+
+
+def _auroc(margins: Sequence[float], wrong: Sequence[bool]) -> float | None:
+    right = [margin for margin, w in zip(margins, wrong, strict=True) if not w]
+    if not right or len(right) == len(margins):
+        return None
+    from scipy.stats import mannwhitneyu
+
+    below = [margin for margin, w in zip(margins, wrong, strict=True) if w]
+    return round(float(mannwhitneyu(right, below).statistic) / len(right) / len(below), 3)
+
+
+def _share(values: Iterable[bool]) -> float | None:
+    """The share of `values` that are true, with 3 decimals; None of nothing."""
+    found = list(values)
+    return round(sum(found) / len(found), 3) if found else None
+
+
+def _caught(flagged: Iterable[bool]) -> dict[str, Any]:
+    found = list(flagged)
+    return {"drawn": len(found), "flagged": sum(found)}
 
 
 def repetition_quality(

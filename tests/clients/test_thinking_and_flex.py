@@ -30,7 +30,7 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def one_by_one() -> list[Reply]:
-        with server.running(llm=section) as (llm,), Store(folder) as store:
+        with server.running(llm=section) as (llm,), Store(folder, [section]) as store:
             async with Chat(llm, store) as chat:
                 return [await chat.ask(SLUG, [HumanMessage(question)]) for question in questions]
 
@@ -88,8 +88,7 @@ def test_flex_is_half_the_price_and_thinking_stands_beside_the_tokens():
     prices = {"m": Price(input=1, output=10)}
     cost = priced(prices, "m", "m", 2, 2e6, 1e6, reasoning_tokens=4e5, flex=(1e6, 5e5))
     assert (cost.usd, cost.completion_tokens, cost.reasoning_tokens) == (1 + 5 + 0.5 + 2.5, 1e6, 4e5)
-    reply = {"model": "m", "text": "x", "prompt_tokens": 1_000_000, "completion_tokens": 0, "service_tier": "flex"}
-    assert Budget(prices=prices).cost(reply) == 0.5
+    assert Budget(prices=prices).cost("m", 1e6, 0, tier="flex") == 0.5
 
 
 def test_an_image_that_is_billed_by_tokens_costs_what_the_reply_says_and_reserves_what_it_may_come_to(
@@ -103,7 +102,7 @@ def test_an_image_that_is_billed_by_tokens_costs_what_the_reply_says_and_reserve
 
     async def draw(cap: float | None) -> float | None:
         budget = Budget(BudgetSettings(max_usd=cap, max_calls=None), prices)
-        with server.running(t2i=section) as (t2i,), Store(tmp_path, budget) as store:
+        with server.running(t2i=section) as (t2i,), Store(tmp_path, [section], budget) as store:
             async with OpenAIPainter(t2i, store) as painter:
                 drawing = await painter.draw(SLUG, "a rose", 7)
             assert (drawing.prompt_tokens, drawing.image_tokens) == (20, 196)

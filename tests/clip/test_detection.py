@@ -1,4 +1,4 @@
-"""The CLIP filter: three scorers, one score an image however requests are gathered."""
+"""The CLIP filter: thresholds of the scorers, and one score an image however requests are gathered."""
 
 import asyncio
 import io
@@ -9,8 +9,9 @@ import torch
 from helpers.training_world import load_tiny, save_clip
 from PIL import Image
 
-from ltgc.clip.detection import BATCH, REAL_IMAGES, Filter, real_images
+from ltgc.clip.detection import BATCH, REAL_IMAGES, Absolute, Filter, real_images
 from ltgc.clip.encoder import Clip
+from ltgc.clip.subject import Subject
 from ltgc.data import images
 from ltgc.pipeline.artifacts.dataset import ImageRecord
 from ltgc.pipeline.errors import LTGCError
@@ -56,18 +57,24 @@ def cosines(clip: Clip, data: bytes) -> torch.Tensor:
     return (clip.image_features(clip.preprocess(images.decode(data))[None]) @ clip.text_features(TEMPLATES).T)[0]
 
 
-def calibrated(settings: FilterSettings, clip: Clip, real: dict[int, list[bytes]]) -> Filter:
-    scorer = Filter(settings, clip, TEMPLATES)
+def calibrated(settings: FilterSettings, clip: Clip, real: dict[int, list[bytes]]) -> Filter[float]:
+    scorer = absolute(settings, clip)
 
-    async def scores(label: int) -> list[float]:
-        return await asyncio.gather(*(scorer.measure(label, data) for data in real[label]))
+    async def measured() -> list[tuple[Subject, float]]:
+        subjects = [(Subject(label), data) for label, own in real.items() for data in own]
+        measures = await asyncio.gather(*(scorer.measure(subject, data) for subject, data in subjects))
+        return [(subject, m) for (subject, _), m in zip(subjects, measures, strict=True)]
 
-    scorer.calibrate({label: asyncio.run(scores(label)) for label in real})
+    scorer.calibrate(asyncio.run(measured()))
     return scorer
 
 
-def score(scorer: Filter, label: int, data: bytes) -> tuple[float, float]:
-    return asyncio.run(scorer.score(label, data))
+def absolute(settings: FilterSettings, clip: Clip) -> Filter[float]:
+    return Filter(settings, clip, Absolute(settings, clip, TEMPLATES))
+
+
+def score(scorer: Filter[float], label: int, data: bytes) -> tuple[float, float]:
+    return asyncio.run(scorer.score(Subject(label), data))
 
 
 def test_cosine_holds_s_against_mu_less_the_offset(clip, pictures):
@@ -96,8 +103,9 @@ def test_percentile_is_interpolated_between_the_scores_of_the_real_images_of_the
 
 
 def test_percentile_without_a_real_image_is_an_error(clip):
+    scorer = calibrated(settings("percentile", 10), clip, {1: []})
     with pytest.raises(LTGCError, match="class 1 has no real image"):
-        calibrated(settings("percentile", 10), clip, {1: []})
+        score(scorer, 1, png(np.zeros((8, 8, 3), dtype=np.uint8)))
 
 
 def test_an_image_scores_the_same_bits_wherever_it_sits_in_a_batch_and_whatever_sits_beside_it(clip, pictures):
@@ -119,7 +127,7 @@ def test_scores_of_concurrent_graphs_do_not_depend_on_how_they_were_gathered(cli
     alone = [score(scorer, label, data)[0] for label, data in zip(labels, pictures, strict=True)]
 
     async def together(order: list[int]) -> dict[int, float]:
-        scores = await asyncio.gather(*(scorer.score(labels[i], pictures[i]) for i in order))
+        scores = await asyncio.gather(*(scorer.score(Subject(labels[i]), pictures[i]) for i in order))
         return {i: s for i, (s, _) in zip(order, scores, strict=True)}
 
     for order in (list(range(40)), list(reversed(range(40))), list(range(39, 2, -3))):
@@ -139,7 +147,7 @@ def test_clip_sees_batches_of_one_size_only_and_concurrent_graphs_share_them(cli
     scorer = calibrated(settings("cosine", 0.8).model_copy(update={"wait": 1.0}), watched, {0: []})
 
     async def all_at_once():
-        await asyncio.gather(*(scorer.score(0, data) for data in pictures[:32]))
+        await asyncio.gather(*(scorer.score(Subject(0), data) for data in pictures[:32]))
 
     asyncio.run(all_at_once())
     calibrated(settings("cosine", 0.8), watched, {0: pictures[:1]})
@@ -151,7 +159,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_other(clip, pic
 
     async def at_once():
         return await asyncio.gather(
-            scorer.score(0, b"no image"), scorer.score(0, pictures[0]), return_exceptions=True
+            scorer.score(Subject(0), b"no image"), scorer.score(Subject(0), pictures[0]), return_exceptions=True
         )
 
     bad, good = asyncio.run(at_once())
@@ -160,19 +168,19 @@ def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_other(clip, pic
 
 
 def test_a_real_image_that_is_bad_or_missing_is_named(clip, tmp_path):
-    scorer = Filter(settings("cosine", 0.8), clip, TEMPLATES)
+    scorer = absolute(settings("cosine", 0.8), clip)
     (tmp_path / "bad.png").write_bytes(b"no image")
     for name, reason in (("bad.png", "not an image"), ("gone.png", "not there")):
         with pytest.raises(LTGCError, match=f"{name}: {reason}"):
-            asyncio.run(scorer.measure(0, tmp_path / name))
+            asyncio.run(scorer.measure(Subject(0), tmp_path / name))
 
 
 def test_a_score_that_is_not_a_number_is_an_error(tmp_path, pictures):
     broken = load_tiny(save_clip(tmp_path / "clip"))
     broken.model.visual.proj.fill_(float("nan"))
-    scorer = Filter(settings("cosine", 0.8), broken, TEMPLATES)
+    scorer = absolute(settings("cosine", 0.8), broken)
     with pytest.raises(LTGCError, match=r"clip\.model: the score of an image is not a number"):
-        asyncio.run(scorer.measure(0, pictures[0]))
+        asyncio.run(scorer.measure(Subject(0), pictures[0]))
 
 
 def test_real_images_are_those_of_the_training_split_and_bounded_and_spread_over_each_class():
@@ -184,9 +192,3 @@ def test_real_images_are_those_of_the_training_split_and_bounded_and_spread_over
     manifest += [image(2, 0), image(1, 9, "test")]
     found = [record.path for record in real_images(manifest, {0, 1, 3})]
     assert found == [f"0-{4 * i}" for i in range(REAL_IMAGES)] + ["1-0", "1-1", "1-2"]
-
-
-def test_texts_that_are_too_long_for_clip_are_counted(clip, capfd):
-    long = "A photo of the class rose with " + ", ".join(["red petals"] * 30) + "."
-    assert Filter(settings("cosine", 0.8), clip, [*TEMPLATES, long]).texts_cut == 1
-    assert "1 of 4 texts were cut" in capfd.readouterr().err

@@ -80,7 +80,11 @@ def test_checks_are_scored_where_the_source_knows_the_truth(world: Path, monkeyp
         return [False] * 7 + [True, True]  # the eighth was kept by mistake, the ninth was dropped rightly
 
     bad = {images.read(path) for path in world.glob("generated/*/*/0000-0.png")}
-    truth = SimpleNamespace(represents=lambda image, name: image not in bad, repeats=repeats)
+    truth = SimpleNamespace(
+        represents=lambda image, name: image not in bad,
+        describes=lambda text, name: name != "Marsh marigold",
+        repeats=repeats,
+    )
     monkeypatch.setitem(sys.modules, "embedded.truth", truth)
     params = world / "params.yaml"
     params.write_text(params.read_text().replace("source: folder", "source: wildflowers"))
@@ -91,7 +95,12 @@ def test_checks_are_scored_where_the_source_knows_the_truth(world: Path, monkeyp
         "checked": 27, "flagged": 3, "positive": 6, "precision": 1.0, "recall": 0.5
     }  # fmt: skip
     # Nine drawings scored below the threshold, all good ones; the bad one of each class was let through.
-    assert summary["filter"] == {"checked": 18, "flagged": 9, "positive": 3, "precision": 0.0, "recall": 0.0}
+    assert summary["filter"] == {
+        "checked": 18, "flagged": 9, "positive": 3, "precision": 0.0, "recall": 0.0,
+        "auroc": 0.2,  # the bad one scores above the three that were flagged, and below the other two
+        "wrong_share_drawn": 0.167, "wrong_share_accepted": 0.333, "right_accepted": 0.4,
+        "description_wrong": {"drawn": 1, "flagged": 0}, "drawing_disobeyed": {"drawn": 2, "flagged": 0},
+    }  # fmt: skip
 
 
 def test_a_drawing_of_unknown_truth_is_not_counted(world: Path) -> None:

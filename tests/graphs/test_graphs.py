@@ -27,6 +27,7 @@ from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
+from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import ChatSettings
@@ -65,7 +66,7 @@ def ask(script: Script, tmp_path: Path):
             base_url=script.base_url, model="m", api_key_env="NO_SUCH_KEY", temperature=0, seed=0, max_tokens=500,
             timeout=5, retries=0, concurrency=4,
         )  # fmt: skip
-        with server.running(llm=section) as (llm,), Store(tmp_path / "store") as store:
+        with server.running(llm=section) as (llm,), Store(tmp_path / "store", [section]) as store:
             async with Chat(llm, store) as chat:
                 yield chat
 
@@ -356,7 +357,7 @@ class Painter:
 class Scorer:
     """The more stars a prompt has, the better."""
 
-    async def score(self, label: int, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
         return float(image.count(b"star")), 2.0
 
 

@@ -41,7 +41,7 @@ def test_the_params_in_the_repository_are_valid():
         ("train.beta", [0.0, 1.0], "train.beta.0: "),  # the paper's Beta(0, 1) is no distribution
         ("methods", ["balancemixx"], "methods.0: "),
         ("seeds", [], "seeds: "),
-        ("filter.threshold", 80, "filter: "),
+        ("filter.threshold", 101, "filter: "),
         ("data.source", "imagenet", "data.source: "),
         ("data.test_fraction", 0.95, "data: "),
         ("t2i.size", "big", "t2i.size: "),

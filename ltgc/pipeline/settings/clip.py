@@ -14,7 +14,7 @@ class ClipSettings(Section):
 
 
 class FilterSettings(Section):
-    scorer: Literal["cosine", "probability", "percentile"]
+    scorer: Literal["contrast", "cosine", "probability", "percentile"]
     threshold: float
     offset: float
     wait: Annotated[float, Field(ge=0, le=1)] = 0.005
@@ -23,7 +23,12 @@ class FilterSettings(Section):
 
     @model_validator(mode="after")
     def _threshold_in_range(self) -> "FilterSettings":
-        low, high = {"cosine": (-1.0, 2.0), "probability": (0.0, 1.0), "percentile": (0.0, 100.0)}[self.scorer]
+        low, high = {
+            "contrast": (0.0, 100.0),
+            "cosine": (-1.0, 2.0),
+            "probability": (0.0, 1.0),
+            "percentile": (0.0, 100.0),
+        }[self.scorer]
         if not low <= self.threshold <= high:
             raise ValueError(f"threshold {self.threshold} is outside [{low}, {high}] of the {self.scorer} scorer")
         return self
