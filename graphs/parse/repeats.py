@@ -14,8 +14,12 @@ SAME = 0.9
 CHARACTERS_A_TOKEN = 3
 
 
-def match_entries(reply: str, descriptions: Sequence[str]) -> tuple[set[int], int]:
-    """Which of `descriptions` a repetition check's reply returns, and how many entries it invented."""
+def match_entries(reply: str, descriptions: Sequence[str], known: Sequence[str] = ()) -> tuple[set[int], int]:
+    """Which of `descriptions` a repetition check's reply returns, and how many entries it invented.
+
+    known: what the model was shown beside the list; a reply that returns it as well says nothing by that.
+    """
+    shown = {normalised(text) for text in known}
     listed = [normalised(d) for d in descriptions]
     position = {words: i for i, words in reversed(list(enumerate(listed)))}
     remaining: set[int] = set()
@@ -24,7 +28,7 @@ def match_entries(reply: str, descriptions: Sequence[str]) -> tuple[set[int], in
         words = normalised(PREFIX.sub("", piece))
         if words in position:
             remaining.add(position[words])
-        elif "photo of" in words:
+        elif "photo of" in words and words not in shown:
             others.append(words)
     invented = 0
     for words in others[: 2 * len(listed)]:

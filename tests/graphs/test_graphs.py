@@ -37,7 +37,7 @@ PIXEL = (
     "RU5ErkJggg=="
 )
 DOCS = ROOT / "docs/architecture.md"
-IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train")
+IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train", hash="")
 
 
 def rose(train: int = 1) -> ClassRecord:
@@ -302,6 +302,27 @@ def test_a_long_list_is_checked_in_parts_that_bring_likely_repeats_together(scri
     assert len(together) == 6 and all(len(set(chunk)) == 1 for chunk in together)
     assert reasons(end) == [None] * 6 + ["repeats"] * 6
     assert end["counts"]["repetition_checks"] == 6
+
+
+def test_the_repetition_check_is_shown_what_exists_and_what_remained_of_the_parts_before(script, ask):
+    shown = []
+
+    def answer(request):
+        before, _, listed_ = said(request).partition("Here is a list")
+        shown.append([line.removeprefix("- ") for line in before.splitlines() if line.startswith("- ")])
+        known = "\n".join(shown[-1])  # a model may say again what it was shown: that keeps nothing
+        entries = re.findall(r"^\d+\. (.*)$", listed_, re.M)
+        return "\n".join([known, *(entries[:1] if len(entries) > 1 else entries)])
+
+    existing = ["A photo of the class rose, red hips on a wall."]
+    script.replies = [listed(*FOUR)]
+    script.chat = answer
+    end = extend(ask, target=5, existing=existing, repetition_check=True, characters=120)
+    kept = [entry.description for entry in end["extended"] if entry.kept]
+    assert len(kept) == 2
+    assert shown[0] == existing
+    assert shown[1][:1] == existing and shown[1][1:] in ([kept[0]], [kept[1]])
+    assert end["counts"]["invented_entries"] == 0
 
 
 # --- template ---
