@@ -1,8 +1,9 @@
 """How fast and how lean the loops are: what the clients add to the time that a server takes anyway.
 
-    python benchmarks/loops.py                 # both parts, about 4 minutes
+    python benchmarks/loops.py                 # all parts, about 5 minutes
     python benchmarks/loops.py latency         # 2,000 calls, 64 in flight, against a server that waits 1 s
     python benchmarks/loops.py scale           # 8,142 classes x 20 descriptions against an instant server
+    python benchmarks/loops.py memory          # photos of 12 megapixels, 64 in flight
 
 The server is a process of its own on this machine, so on few cores it takes part of what it measures.
 """
@@ -26,8 +27,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import openai
 from langchain_core.messages import HumanMessage
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -36,13 +39,15 @@ from graphs.state import ReflectContext, ReflectState
 from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
+from ltgc.data.images import content_hash
 from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord, class_slug
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED
 from ltgc.pipeline.settings.servers import ChatSettings, completed
 
 CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
 ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
+FEW_PHOTOS, MANY_PHOTOS = 50, 300
 MANY_CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 console = Console(width=115)
@@ -58,6 +63,8 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, la
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
             question = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
+            if not isinstance(question, str):  # with an image
+                question = " ".join(part["text"] for part in question if part["type"] == "text")
             await asyncio.sleep(latency)
             body = json.dumps(reply(question)).encode()
             writer.write(
@@ -125,7 +132,8 @@ def section(base_url: str, concurrency: int) -> ChatSettings:
 
 async def plain(base_url: str, folder: Path, calls: int) -> None:
     """Our client with its store, one question a class."""
-    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+    settings = section(base_url, IN_FLIGHT)
+    with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
             await asyncio.gather(
                 *(chat.ask(f"{i:04d}", [HumanMessage(f'Describe the class "c{i}".')]) for i in range(calls))
@@ -134,7 +142,8 @@ async def plain(base_url: str, folder: Path, calls: int) -> None:
 
 async def graphs(base_url: str, folder: Path, calls: int) -> None:
     """The reflect graph as `extend` runs it: a question and a repetition check a class, replies stored."""
-    with server.running(llm=section(base_url, IN_FLIGHT)) as (llm,), Store(folder) as store:
+    settings = section(base_url, IN_FLIGHT)
+    with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
             context = ReflectContext(chat, DESCRIPTIONS, 12, 3, True, 6000)
 
@@ -187,6 +196,7 @@ def latency() -> None:
     with running_server(LATENCY) as base_url:
         for name, way, calls, goal in WAYS:
             with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # a real disk, not a tmpfs
+                os.environ["LTGC_CACHE"] = f"{folder}/pool"
                 asyncio.run(way(base_url, Path(folder) / "warm", 2))  # imports and pools
                 wall, cpu = time.monotonic(), time.process_time()
                 asyncio.run(way(base_url, Path(folder) / "store", calls))
@@ -208,6 +218,7 @@ def extend(base_url: str, classes: int) -> None:
 
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         os.chdir(folder)
+        os.environ["LTGC_CACHE"] = f"{folder}/pool"
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         values["llm"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
         values["extend"] |= {"target": DESCRIPTIONS + 1}
@@ -247,17 +258,68 @@ def scale() -> None:
     console.print(table)
 
 
+# --- photos of 12 megapixels ---
+
+
+def describe(base_url: str, photos: int) -> None:
+    """Stage describe in this process; prints its seconds and the peak of memory as JSON."""
+    from stages import describe as stage
+
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
+        os.chdir(folder)
+        os.environ["LTGC_CACHE"] = f"{folder}/pool"
+        values = yaml.safe_load((ROOT / "params.yaml").read_text())
+        values["vision"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
+        values["data"] |= {"source": "folder", "root": folder}
+        values["describe"] |= {"tries": 1}
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        # Grain, as no PNG packs it: the largest requests that there are.
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)).save("photo.jpg")
+        names = [f"c{i}" for i in range(photos)]  # the class makes another question of the same photo
+        classes = [
+            ClassRecord(label=i, name=name, slug=class_slug(i, name), train=1, val=0, test=1, shot="few")
+            for i, name in enumerate(names)
+        ]
+        hash = content_hash(Path("photo.jpg").read_bytes())
+        images = [
+            ImageRecord(path="photo.jpg", label=i, class_name=name, split="train", hash=hash)
+            for i, name in enumerate(names)
+        ]
+        files.write_records_csv(CLASSES, classes, ClassRecord)
+        files.write_records_csv(MANIFEST, images, ImageRecord)
+        wall = time.monotonic()
+        stage.main()
+        wall = time.monotonic() - wall
+        os.chdir(ROOT)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
+    print(json.dumps({"wall": wall, "peak": peak}))
+
+
+def memory() -> None:
+    table = Table(title=f"Stage describe, photos of 12 megapixels, {IN_FLIGHT} in flight (goal: below 1.2 GB)")
+    for heading in ("photos", "wall s", "peak RSS GB"):
+        table.add_column(heading, justify="right")
+    with running_server(LATENCY) as base_url:
+        for photos in FEW_PHOTOS, MANY_PHOTOS:
+            command = [sys.executable, __file__, "describe", base_url, str(photos)]
+            run = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            table.add_row(f"{photos}", f"{run['wall']:.1f}", f"{run['peak']:.2f}")
+    console.print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast and how lean the loops are")
-    parser.add_argument("what", nargs="?", choices=["latency", "scale", "serve", "extend"])
+    parser.add_argument("what", nargs="?", choices=["latency", "scale", "memory", "serve", "extend", "describe"])
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args()
     if args.what == "serve":
         asyncio.run(serve(float(args.arguments[0])))
     elif args.what == "extend":
         extend(args.arguments[0], int(args.arguments[1]))
+    elif args.what == "describe":
+        describe(args.arguments[0], int(args.arguments[1]))
     else:
-        for part in (latency, scale):
+        for part in (latency, scale, memory):
             if args.what in (None, part.__name__):
                 part()
         console.print(f"{os.cpu_count()} cores, load average at the end {os.getloadavg()[0]:.1f}")

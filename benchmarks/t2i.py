@@ -120,8 +120,9 @@ async def measure(model: str, folder: Path) -> dict[str, list[tuple[float, float
     pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     taken: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
-    with Store(folder) as store:
-        async with DiffusersPainter(section(model), store) as painter:
+    settings = section(model)
+    with Store(folder, [settings]) as store:
+        async with DiffusersPainter(settings, store) as painter:
             for turn in range(ROUNDS + 1):
                 for name in taken:
                     start = perf_counter(), process_time()
@@ -135,6 +136,7 @@ def main() -> None:
     diffusers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         save_pipeline(Path(name) / "pipeline")
+        os.environ["LTGC_CACHE"] = f"{name}/pool"
         taken = asyncio.run(measure(str(Path(name) / "pipeline"), Path(name) / "store"))
     table = Table(title=f"{IMAGES} images of {SIDE} x {SIDE} in batches of {BATCH}, {os.cpu_count()} cores")
     for heading in ("", "images/s, best turn", "median", "CPU ms an image"):

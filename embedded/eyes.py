@@ -18,11 +18,11 @@ PHRASINGS = 4  # texts a value, averaged
 class Eyes:
     """Tags an image with one value on every axis, by the nearest of CLIP's text features."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = CLIP) -> None:
         torch.set_num_threads(1)  # one image at a time, many requests at once
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
+        self.model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         self.model.eval()
-        self.tokenize = open_clip.get_tokenizer(f"local-dir:{CLIP}")
+        self.tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
         self.features = {form: self._axes(form) for form in AXES["form"]}
         self.forms = torch.stack([self._text([("form", form)], form) for form in AXES["form"]])
 

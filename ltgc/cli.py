@@ -56,6 +56,14 @@ def estimate() -> None:
 
 
 @app.command()
+def spent() -> None:
+    """Print what this project has spent, by experiment, stage and model, whatever became of the files."""
+    from ltgc.commands import spent
+
+    spent.main()
+
+
+@app.command()
 def compare() -> None:
     """Print the comparison of the methods.
 

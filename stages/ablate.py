@@ -1,4 +1,4 @@
-"""Stage ablate: the loops, BalanceMix and its evaluation with some keys changed; or the table of all variants.
+"""Stage ablate: the loops, one method and its evaluation with some keys changed; or the table of all variants.
 
 python -m stages.ablate no_repetition_check
 python -m stages.ablate
@@ -9,8 +9,10 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
+from ltgc.clients.store import Store
 from ltgc.evaluation import ablations
 from ltgc.pipeline import files, params, stage
+from ltgc.pipeline.artifacts.replies import STORE
 from ltgc.pipeline.errors import LTGCError
 
 
@@ -19,20 +21,32 @@ def main(variant: str = "") -> None:
     seeds = params.load("seeds").seeds
     if not variant:
         results = {name: files.read_record(result_file(name), ablations.Result) for name in variants}
-        rows = ablations.rows({ablations.LTGC: ablations.result(seeds)} | results)
+        methods = dict.fromkeys(map(ablations.method_of, variants.values()))
+        unchanged = {ablations.base(method): ablations.result(seeds, method) for method in methods}
+        rows = ablations.rows(unchanged | results)
         files.write_json(ablations.TABLE, {name: row.model_dump() for name, row in rows.items()})
         ablations.print_table()
         return
     if variant not in variants:
         raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
+    take_in_replies()
     folder = ablations.build(variant, variants[variant])
-    for arguments in ablations.stages():
+    method = ablations.method_of(variants[variant])
+    for arguments in ablations.stages(method):
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder)
         if done.returncode:
             sys.exit(done.returncode)  # it has said why
     with chdir(folder):
-        result = ablations.result(seeds)
+        result = ablations.result(seeds, method)
     files.write_json(result_file(variant), result.model_dump())
+
+
+def take_in_replies() -> None:
+    """What LTGC itself asked may have been pulled, and be in no pool of this machine yet."""
+    settings = params.load("servers", "llm", "t2i")
+    for name in ("extend", "templates", "generate"):
+        with Store(STORE / name, [settings.llm, settings.t2i], share=False):
+            pass
 
 
 def result_file(variant: str) -> Path:

@@ -34,7 +34,7 @@ def main() -> None:
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)
     names = Names(classes, files.read_csv(SYNONYMS, Synonym))
 
-    with Store(STORE / "ask", budget.load()) as store:
+    with Store(STORE / "ask", [settings.vision], budget.load()) as store:
         answered = asyncio.run(ask_all(settings, asked, classes, names, store)) if asked else []
 
     answers = [answer for answer, _ in answered]
@@ -70,7 +70,7 @@ async def ask_all(
                 answer = record(image, reply.text, end["label"], end["reason"])
                 return answer, Calls.of(end), bool(reply.failure and reply.failure != "refused")
 
-            answered = await run_all("ask", asked, one, store.tally)
+            answered = await run_all("ask", asked, one, store.tally, 2 * settings.vision.concurrency)
         # A refusal is a wrong answer; a server that is down has not answered.
         failed = {answer.path: answer.reason or "" for answer, _, down in answered if down}
         vision.check_failures(failed, len(asked), "answer")

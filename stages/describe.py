@@ -31,7 +31,7 @@ def main() -> None:
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
     tail = [image for image in manifest if image.split == "train" and image.label in few]
 
-    with Store(STORE / "describe", budget.load()) as store:
+    with Store(STORE / "describe", [settings.vision], budget.load()) as store:
         described = asyncio.run(describe_all(settings, tail, few, store)) if tail else []
 
     records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
@@ -56,7 +56,7 @@ async def describe_all(
                 end = await describe.graph.ainvoke(start, context=context)
                 return end["record"], Calls.of(end)
 
-            described = await run_all("describe", tail, one, store.tally)
+            described = await run_all("describe", tail, one, store.tally, 2 * settings.vision.concurrency)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
         vision.check_failures(failed, len(tail), "description")
     return described

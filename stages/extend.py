@@ -32,7 +32,7 @@ def main() -> None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
 
-    with Store(STORE / "extend", budget.load()) as store:
+    with Store(STORE / "extend", [settings.llm], budget.load()) as store:
         asked = tail if settings.extend.source == "llm" else []
         ends = asyncio.run(extend_all(settings, asked, existing, store)) if asked else []
 

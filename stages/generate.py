@@ -57,7 +57,7 @@ def main() -> None:
         folders = {ACCEPTED: accepted, REJECTED: rejected}
         drawn: list[tuple[list[Attempt], Calls]] = []
         real: list[RealScore] = []
-        with Store(STORE / "generate", budget.load()) as store:
+        with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
             if descriptions:
                 drawn, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
         attempts = [attempt for chain, _ in drawn for attempt in chain]

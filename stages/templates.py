@@ -40,7 +40,7 @@ def main() -> None:
         if extended.kept and extended.features is not None:
             descriptions[extended.label].append(extended.description)
 
-    with Store(STORE / "templates", budget.load()) as store:
+    with Store(STORE / "templates", [settings.llm], budget.load()) as store:
         if settings.templates.source == "class_name":
             summed_up = [(class_template(c, [], "asked_not_to"), Calls(Counter(), Counter())) for c in classes]
         else:

@@ -17,6 +17,7 @@ from ltgc.pipeline.artifacts.code import CODE
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, TEMPLATES
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, DROPPED
+from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import Method
 from ltgc.pipeline.terminal import console
@@ -68,8 +69,18 @@ def train(run_ids: Sequence[RunId], section: params.Params) -> None:
                 classifier.save(folder)
             files.write_json(folder / "run.json", run.model_dump())
         run_id.checkpoint.unlink(missing_ok=True)
-        result = f"skipped: {run.skipped}" if run.skipped else f"validation accuracy {run.val_accuracy} %"
-        console.print(f"{run.method}, seed {run.seed}: {result}")
+        console.print(f"{run.method}, seed {run.seed}: {result(run)}")
+
+
+def result(run: Run) -> str:
+    if run.skipped:
+        return f"skipped: {run.skipped}"
+    parts = [f"validation accuracy {run.val_accuracy} %"]
+    if run.alpha is not None:
+        parts.append(f"α {run.alpha}")
+    if run.drawings_weight is not None:
+        parts.append(f"drawings worth {run.drawings_weight:.0%}")
+    return ", ".join(parts)
 
 
 def show_in(folder: Path) -> Callable[[dict[str, Any]], None]:

@@ -18,6 +18,22 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(shared))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def pool_of_the_session(tmp_path_factory):
+    """For what runs before a test does, as fixtures: never the user's own pool."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTGC_CACHE", str(tmp_path_factory.mktemp("pool of the session")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def pool_folder(tmp_path_factory, monkeypatch):
+    """An empty pool for each test."""
+    folder = tmp_path_factory.mktemp("pool")
+    monkeypatch.setenv("LTGC_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def running_server():
     """One scriptable server a test module; reset its script before each test."""

@@ -30,6 +30,7 @@ dvc exp run -S '++prices={gpt-4.1: {input: 2, output: 8}}' # a model more; write
 A stage that reads a section runs again when a key of it changes.
 """
 INDENT = 2  # of a level in params.yaml
+FREE = {"prices", "own"}  # mappings by keys that the user or a method chooses
 
 
 def page(params: Path = PARAMS, pipeline: Path = Path("dvc.yaml")) -> str:
@@ -73,9 +74,9 @@ def _comments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _leaves(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of each key that holds no further keys. Prices, by the user's own keys, are one."""
+    """(dotted key, value) of each key that holds no further keys. Those in FREE are one each."""
     for key, value in values.items():
-        if isinstance(value, dict) and value and key != "prices":
+        if isinstance(value, dict) and value and key not in FREE:
             yield from _leaves(value, f"{above}{key}.")
         else:
             yield above + key, value

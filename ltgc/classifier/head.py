@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltgc.classifier.network import Classifier
+from ltgc.classifier.inference import clip_features
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.encoder import Clip
 from ltgc.clip.pixels import Pixels
@@ -55,10 +55,7 @@ def _mean_of_photos(source: HeadSource) -> Tensor:
     if missing:
         name = source.classes[min(missing)].name
         raise LTGCError(f"train.head_init: class_means needs a training photo of each class, {name!r} has none")
-    encoder = Classifier(source.clip.model.visual, torch.empty(0, 0, device=source.clip.device), 1.0)
-    parts = torch.arange(len(labels)).split(256)
-    features = torch.cat([encoder.features(pixels[part]) for part in parts])
-    return _mean_of_classes(features, labels, len(source.classes))
+    return _mean_of_classes(clip_features(source.clip, pixels), labels, len(source.classes))
 
 
 def _mean_of_classes(features: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ltgc.classifier import devices
 from ltgc.classifier.network import Classifier
+from ltgc.clip.encoder import Clip
 from ltgc.clip.pixels import Pixels, Request, batches
 from ltgc.pipeline import timing
 
@@ -43,6 +44,14 @@ def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
     corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     crops = [larger[..., top : top + height, left : left + width] for top, left in corners]
     return torch.stack([classifier(crop) for crop in crops]).mean(0)
+
+
+@torch.inference_mode()
+def clip_features(clip: Clip, pixels: Pixels) -> Tensor:
+    """Unit features (N, D) of all images, by CLIP's encoder before training."""
+    encoder = Classifier(clip.model.visual, torch.empty(0, 0, device=clip.device), 1.0)
+    with timing.steps:
+        return torch.cat([encoder.features(pixels[part]) for part in torch.arange(len(pixels)).split(256)])
 
 
 def class_mean_accuracy(

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self, cast
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,10 @@ from langchain_openai import ChatOpenAI
 from PIL import Image
 from pydantic import SecretStr
 
+from ltgc.clients import answers
+from ltgc.clients.ledger import NOT_BILLED, Cost, Outcome
 from ltgc.clients.limits import question_tokens, tokens
+from ltgc.clients.payments import AnsweredElsewhere
 from ltgc.clients.server import Server
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
@@ -29,7 +32,7 @@ MAX_TEXT = 200_000  # characters kept of one reply; graphs/parse reads no more
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, or why it said nothing. All but `failure` is what the store holds."""
+    """What a model said, or why it said nothing."""
 
     text: str = ""
     refusal: str | None = None
@@ -78,6 +81,10 @@ class Reply:
         return counts
 
 
+STORED = {field.name for field in fields(Reply)}
+FINAL = ("refused", "too_long")  # failures that asking again would not change
+
+
 class Chat:
     """A chat model behind a server."""
 
@@ -87,7 +94,10 @@ class Chat:
         self._store = store
         self._section = section
         standard = section.max_tokens_param == "max_completion_tokens"
-        self._http = server.http_client()
+        body: dict[str, Any] = {} if standard else {"max_tokens": section.max_tokens}
+        if section.stream:  # the HTTP client makes one answer of the stream
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        self._http = server.http_client(answers.completion)
         self._model = ChatOpenAI(
             model=section.model,
             base_url=server.base_url,
@@ -97,10 +107,7 @@ class Chat:
             max_completion_tokens=section.max_tokens if standard else None,
             reasoning_effort=section.reasoning_effort,
             service_tier=section.service_tier,
-            extra_body=section.extra_body | ({} if standard else {"max_tokens": section.max_tokens}) or None,
-            streaming=section.stream,
-            stream_usage=section.stream,
-            stream_chunk_timeout=None,  # the whole stream has one timeout, see HTTPClient
+            extra_body=section.extra_body | body or None,
             timeout=section.timeout,
             max_retries=section.retries,
             default_headers=server.headers,
@@ -117,31 +124,44 @@ class Chat:
         await self._http.aclose()
 
     async def ask(self, slug: str, messages: list[BaseMessage]) -> Reply:
-        """The reply to `messages`, from the store if it was given before; it is stored with the class `slug`.
+        """The reply to `messages`, from the pool if it was given before; it is shared with the class `slug`.
 
         A request that fails leads to a Reply with `failure`; one that no other request can do better than
         (a wrong key, model or address) raises LTGCError.
         """
         key = self._key(messages)
         async with self._asking.setdefault(key, asyncio.Lock()):
-            if (stored := self._store.get(key)) is not None:
-                self._store.tally.cached += 1
-                return _judged(Reply(**{name: value for name, value in stored.items() if name != "model"}))
-            async with self.server.limits.slots:
-                return await self._pay(slug, key, messages)
+            while True:
+                if (stored := self._store.get(self._section.address, slug, key)) is not None:
+                    return _judged(Reply(**{name: value for name, value in stored.items() if name in STORED}))
+                try:
+                    async with self.server.limits.slots:
+                        return await self._pay(slug, key, messages)
+                except AnsweredElsewhere:
+                    continue
 
     async def _pay(self, slug: str, key: str, messages: list[BaseMessage]) -> Reply:
         section, budget = self._section, self._store.budget
         most = budget.question(section.model, messages, section.max_tokens)
-        async with budget.reserve(section.model, most), self._paced(messages) as used:
-            try:
-                message = await self._model.ainvoke(messages)
-            # ValueError, TypeError, KeyError, IndexError: a body that is not what the API promises.
-            except (openai.OpenAIError, ValueError, TypeError, KeyError, IndexError) as error:
-                return Reply(failure=self.server.failure(error))
-            reply = self._read(message, messages)
-            used.append(reply.prompt_tokens + reply.completion_tokens)
-            await asyncio.to_thread(self._store.put, slug, key, {"model": section.model, **_stored(reply)})
+        async with self._paced(messages) as used:
+            payment = await self._store.claim(section.address, key, section.model, most)
+            async with payment.under_way():
+                try:
+                    message = await self._model.ainvoke(messages)
+                except AnsweredElsewhere:
+                    raise
+                except openai.OpenAIError as error:
+                    failure = self.server.failure(error)
+                    if failure in FINAL:
+                        stored = {"model": section.model, "failure": failure}
+                        await self._store.keep(payment, slug, stored, NOT_BILLED)
+                    return Reply(failure=failure)
+                reply = self._read(message, messages)
+                used.append(reply.prompt_tokens + reply.completion_tokens)
+                usd = budget.cost(section.model, reply.prompt_tokens, reply.completion_tokens)
+                outcome: Outcome = "useless" if reply.unusable else "answered"
+                cost = Cost(outcome, usd, reply.prompt_tokens, reply.completion_tokens)
+                await self._store.keep(payment, slug, {"model": section.model, **_stored(reply)}, cost)
         self.server.answered(only_thought=reply.only_thought)
         return _judged(reply)
 
@@ -179,7 +199,7 @@ class Chat:
             determining["reasoning_effort"] = section.reasoning_effort
         if section.extra_body:
             determining["extra_body"] = section.extra_body
-        return key_of(determining, [[m.type, _content(m.content)] for m in messages])
+        return key_of(determining, [[m.type, _content(m.content)] for m in messages], *self.server.version)
 
     @asynccontextmanager
     async def _paced(self, messages: list[BaseMessage]) -> AsyncIterator[list[int]]:

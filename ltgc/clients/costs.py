@@ -39,9 +39,9 @@ def priced(
 ) -> Cost:
     """The cost of these calls and images. A model that is not used needs no price."""
     budget = Budget(prices=prices)
-    usd = budget.tokens_cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
-    drawn = budget.image_cost(t2i_model) if images else 0.0
-    total = None if usd is None or drawn is None else usd + images * drawn
+    asked = budget.cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
+    drawn = budget.cost(t2i_model, images=images) if images else 0.0
+    total = None if asked is None or drawn is None else asked + drawn
     return Cost(calls, images, prompt_tokens, completion_tokens, total)
 
 

@@ -5,13 +5,15 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from PIL import Image
 
 from ltgc.clients import server
 from ltgc.clients.diffusers_pipeline import Painted, Pipeline, lora_file
+from ltgc.clients.ledger import Cost
 from ltgc.clients.painter import Drawing, seed_of
+from ltgc.clients.payments import AnsweredElsewhere
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline import pins
 from ltgc.pipeline.batching import Batcher
@@ -22,7 +24,7 @@ HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 class DiffusersPainter:
-    """A text-to-image pipeline on this machine. It is loaded when the first image is not in the store."""
+    """A text-to-image pipeline on this machine. It is loaded when the first image is not in the pool."""
 
     def __init__(self, section: T2ISettings, store: Store) -> None:
         self._section = section
@@ -42,25 +44,22 @@ class DiffusersPainter:
         return seed_of(self._section.seed, class_name, index, round)
 
     async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
-        """One image of `prompt`, from the store if it was drawn before; the file belongs to the class `slug`.
+        """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
         The image depends on the prompt and the seed alone, but for the last bits: another batch around it may
         change a pixel by one grey level. Raises LTGCError for a pipeline that cannot draw.
         """
-        name, key = self._section.billed_as, self._key(prompt, seed)
-        stored = self._store.get(key)
-        if stored is None:
-            budget = self._store.budget
-            async with budget.reserve(name, budget.image_cost(name)):
-                painted = await self._batches((prompt, seed))
-                await asyncio.to_thread(self._keep, slug, key, painted)
-            stored = self._store.get(key) or {"failure": "no_image"}
-        else:
-            self._store.tally.cached += 1
+        key, address = self._key(prompt, seed), self._section.address
+        while (stored := self._store.get(address, slug, key)) is None:
+            try:
+                stored = await self._paint_and_keep(slug, key, prompt, seed)
+            except AnsweredElsewhere:
+                continue
+            break
         cut = "cut" in stored
         if "image" not in stored:
             return Drawing(seed, None, stored["failure"], refinable=True, cut=cut)
-        return Drawing(seed, self._store.read_image(stored), cut=cut)
+        return Drawing(seed, self._store.image(stored["image"]), cut=cut)
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         """As a server's."""
@@ -82,15 +81,20 @@ class DiffusersPainter:
             self._pipeline = Pipeline(self._section)
         return self._pipeline([prompt for prompt, _ in items], [seed for _, seed in items])
 
-    def _keep(self, slug: str, key: str, painted: Painted) -> None:
-        more = {"cut": painted.cut} if painted.cut is not None else {}
+    async def _paint_and_keep(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
         name = self._section.billed_as
-        if painted.pixels is None:
-            self._store.put(slug, key, {"model": name, "failure": "refused", **more})
-            return
-        file = io.BytesIO()
-        Image.fromarray(painted.pixels).save(file, "PNG")
-        self._store.put_image(slug, key, name, file.getvalue(), **more)
+        usd = self._store.budget.cost(name, images=1)
+        payment = await self._store.claim(self._section.address, key, name, usd)
+        async with payment.under_way():
+            painted = await self._batches((prompt, seed))
+            reply = {"model": name} | ({"cut": painted.cut} if painted.cut is not None else {})
+            if painted.pixels is None:
+                cost = Cost("useless", usd, images=1)
+                return await self._store.keep(payment, slug, reply | {"failure": "refused"}, cost)
+            file = io.BytesIO()
+            await asyncio.to_thread(Image.fromarray(painted.pixels).save, file, "PNG")
+            cost = Cost("answered", usd, images=1)
+            return await self._store.keep(payment, slug, reply, cost, file.getvalue())
 
 
 def identity(section: T2ISettings) -> list[str | None]:

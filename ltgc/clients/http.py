@@ -1,73 +1,36 @@
-"""One attempt at one request: paced, within the timeout, read to its end, checked to be JSON."""
+"""One attempt at one request: reserved, paced, within the timeout, read to its end."""
 
 import asyncio
-import ipaddress
-import json
+import math
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
+from ltgc.clients.answers import Malformed
 from ltgc.clients.limits import Limits
+from ltgc.clients.payments import paying
+from ltgc.pipeline.settings.servers import is_local
 
 MAX_BODY = 32 * 2**20  # bytes read of one answer: an image of 20 MB in base64 and its JSON
+Reader = Callable[[bytes, str, httpx2.Request], bytes]  # (body, content type, request) -> what is read of it
 
 
-class HTTPClient(openai.DefaultAsyncHttpxClient):
-    """One attempt at one request, as the openai client makes it: paced, within the timeout, read to its end.
+class Told(Protocol):
+    """Who is told of what a server answers: see ltgc.clients.server.Server."""
 
-    A stream is read to its end, too: nobody watches the words come, and so a stream that breaks off is tried
-    again like any other answer (the openai client does not do that).
-    """
+    base_url: str
+    limits: Limits
 
-    def __init__(self, base_url: str, timeout: float, limits: Limits, hide: Callable[[bytes], bytes]) -> None:
-        """timeout: seconds, of a whole attempt; hide: takes secrets out of what the server sent."""
-        self._address = base_url
-        self._seconds = timeout
-        self._rates = limits
-        self._hide = hide
-        super().__init__(
-            # As many connections as requests may be in flight, all of them kept.
-            limits=httpx2.Limits(max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency),
-            # A proxy does not lead to this machine.
-            trust_env=not is_local(base_url),
-            # It would carry headers to another host.
-            follow_redirects=False,
-        )
+    def hidden(self, text: str) -> str: ...
 
-    async def send(self, request: httpx2.Request, *, stream: bool = False, **kwargs: Any) -> httpx2.Response:
-        await self._rates.requests.take()
-        try:
-            async with asyncio.timeout(self._seconds):  # httpx's own bounds the time between two bytes
-                response = await super().send(request, stream=True, **kwargs)
-                try:
-                    body = await _read(response)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            raise httpx2.ReadTimeout(f"no whole answer in {self._seconds:g} s", request=request) from None
-        body = self._hide(body)
-        kind = response.headers.get("content-type", "no content type")
-        if response.is_redirect:
-            location = response.headers.get("location")
-            raise WrongAddress(f"base_url: {self._address} is elsewhere; write the address of {location}")
-        if response.is_success:
-            if "event-stream" in kind:
-                if not stream:
-                    raise WrongAddress(f"stream: {self._address} streams always; set it to true")
-            else:
-                _check_json(body, kind, request)
-        headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in ENCODING]
-        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
+    def hidden_bytes(self, body: bytes) -> bytes: ...
 
-
-ENCODING = {"content-encoding", "content-length", "transfer-encoding"}  # of the body before it was read
-
-
-class Malformed(httpx2.DecodingError):
-    """An answer with status 200 that is no JSON: torn, or a web page. Tried again like a lost connection."""
+    def out_of_order(self, why: str, wait: float) -> None: ...
 
 
 class TooLong(openai.OpenAIError):
@@ -78,7 +41,85 @@ class WrongAddress(openai.OpenAIError):
     """Not what was expected at base_url; the message begins with the key to change."""
 
 
-async def _read(response: httpx2.Response) -> bytes:
+class HTTPClient(openai.DefaultAsyncHttpxClient):
+    """The openai client's HTTP client: each `send` is one attempt, of which its retries may make several."""
+
+    def __init__(self, server: Told, timeout: float, read: Reader) -> None:
+        """timeout: seconds, of a whole attempt; read: reduces the body of an answer to what is read of it."""
+        self._server = server
+        self._seconds = timeout
+        self._read = read
+        at_once = server.limits.concurrency
+        super().__init__(
+            # As many connections as requests may be in flight, all of them kept.
+            limits=httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once),
+            # A proxy does not lead to this machine.
+            trust_env=not is_local(server.base_url),
+            # It would carry headers to another host.
+            follow_redirects=False,
+        )
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **kwargs: Any) -> httpx2.Response:
+        """The answer to one attempt. What it cost, if it failed, is settled before it is tried again."""
+        payment = paying.get()
+        await self._server.limits.requests.take()
+        if payment:
+            await payment.attempt()
+        try:
+            response = await self._exchange(request, **kwargs)
+        except httpx2.HTTPError as error:
+            if payment:
+                await payment.failed("not billed" if isinstance(error, NOT_SENT) else "possibly billed")
+            self._server.out_of_order(type(error).__name__, 0.0)
+            raise
+        except TooLong:
+            if payment:
+                await payment.failed("useless")
+            raise
+        if not response.is_success:
+            if payment:
+                await payment.failed("not billed")
+            self._refuse_redirect(response)
+            self._server.out_of_order(f"HTTP {response.status_code}", retry_after(response.headers))
+            return response
+        kind = response.headers.get("content-type", "no content type")
+        try:
+            body = self._read(response.content, kind, request)
+        except (Malformed, openai.OpenAIError):
+            if payment:
+                await payment.failed("useless")
+            raise
+        headers = {"content-type": "application/json"}
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
+
+    async def _exchange(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
+        """The whole answer, without secrets in its body."""
+        try:
+            async with asyncio.timeout(self._seconds):  # httpx's own bounds the time between two bytes
+                response = await super().send(request, stream=True, **kwargs)
+                try:
+                    body = await _read_all(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise httpx2.ReadTimeout(f"no whole answer in {self._seconds:g} s", request=request) from None
+        headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in ENCODING]
+        body = self._server.hidden_bytes(body)
+        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
+
+    def _refuse_redirect(self, response: httpx2.Response) -> None:
+        if response.is_redirect:
+            # The address may hold the key: as a parameter, or as a user's password.
+            url = urlsplit(response.headers.get("location", ""))
+            where = self._server.hidden(f"{url.scheme}://{url.hostname}{url.path}" if url.hostname else url.path)
+            raise WrongAddress(f"base_url: {self._server.base_url} is elsewhere; write the address of {where}")
+
+
+NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+ENCODING = {"content-encoding", "content-length", "transfer-encoding"}  # of the body before it was read
+
+
+async def _read_all(response: httpx2.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -87,17 +128,16 @@ async def _read(response: httpx2.Response) -> bytes:
     return bytes(body)
 
 
-def _check_json(body: bytes, kind: str, request: httpx2.Request) -> None:
+def retry_after(headers: httpx2.Headers) -> float:
+    """Seconds that the server asks to wait, as the openai client reads them; 0 where there are none."""
+    for header, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(header, "")) / unit
+        except ValueError:
+            continue
+        return seconds if math.isfinite(seconds) else 0.0
     try:
-        json.loads(body)
-    except ValueError:
-        start = body[:80].decode("utf-8", "replace")
-        raise Malformed(f"an answer that is no JSON ({kind}): {start}", request=request) from None
-
-
-def is_local(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (ValueError, OverflowError, TypeError):
+        return 0.0
+    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()

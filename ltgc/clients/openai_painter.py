@@ -1,15 +1,16 @@
 """Drawing: the images API of any OpenAI-compatible server, with every image stored (Eq. 1)."""
 
-import asyncio
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import openai
 
+from ltgc.clients import answers
 from ltgc.clients.http import WrongAddress
-from ltgc.clients.painter import FINAL, Drawing, seed_of, usable
+from ltgc.clients.ledger import NOT_BILLED, Cost
+from ltgc.clients.painter import FINAL, UNUSABLE, Drawing, seed_of, usable
+from ltgc.clients.payments import AnsweredElsewhere
 from ltgc.clients.server import Server
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline.settings.servers import T2ISettings
@@ -22,7 +23,7 @@ class OpenAIPainter:
         self.server = server
         self._section = cast(T2ISettings, server.section)
         self._store = store
-        self._client = server.client()
+        self._client = server.client(answers.drawings)
         options = {"quality": self._section.quality, "style": self._section.style}
         self._options = {name: value for name, value in options.items() if value is not None}
 
@@ -36,30 +37,55 @@ class OpenAIPainter:
         return seed_of(self._section.seed, class_name, index, round)
 
     async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
-        """One image of `prompt`, from the store if it was drawn before; the file belongs to the class `slug`.
+        """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
         Raises LTGCError when no other request can do better (a wrong key, model or address).
         """
         section = self._section
         # The seed counts even where it is not sent: it tells a second drawing of one prompt from the first.
         more = [self._options] if self._options else []
-        key = key_of("image", section.model, section.size, section.send_seed, seed, prompt, *more)
-        stored = self._store.get(key)
-        if stored is None:
-            budget = self._store.budget
-            async with self.server.limits.slots, budget.reserve(section.model, budget.image_cost(section.model)):
-                stored = await self._request(slug, key, prompt, seed)
-        else:
-            self._store.tally.cached += 1
+        key = key_of(
+            "image", section.model, section.size, section.send_seed, seed, prompt, *more, *self.server.version
+        )
+        while (stored := self._store.get(section.address, slug, key)) is None:
+            try:
+                async with self.server.limits.slots:
+                    stored = await self._pay(slug, key, prompt, seed)
+                break
+            except AnsweredElsewhere:
+                continue
         if "image" not in stored:
             reason = stored["failure"]
-            return Drawing(seed, None, reason, refinable=reason in FINAL)
-        return usable(seed, self._store.read_image(stored))
+            return Drawing(seed, None, reason, refinable=reason in FINAL or reason.startswith(UNUSABLE))
+        return usable(seed, self._store.image(stored["image"]))
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         self.server.check_failures(failed, asked, what)
 
-    async def _request(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
+    async def _pay(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
+        model, store = self._section.model, self._store
+        usd = store.budget.cost(model, images=1)
+        payment = await store.claim(self._section.address, key, model, usd)
+        async with payment.under_way():
+            try:
+                data = _bytes(await self._client.images.generate(**self._options_of(prompt, seed)))
+            except AnsweredElsewhere:
+                raise
+            except openai.OpenAIError as error:
+                failure = self.server.failure(error)
+                if failure not in FINAL:
+                    return {"failure": failure}
+                return await store.keep(payment, slug, {"model": model, "failure": failure}, NOT_BILLED)
+            self.server.answered()
+            drawing = usable(seed, data) if data is not None else None
+            if data is None or drawing is None or drawing.image is None:
+                reason = drawing.reason if drawing else "no_image"
+                return await store.keep(
+                    payment, slug, {"model": model, "failure": reason}, Cost("useless", usd, images=1)
+                )
+            return await store.keep(payment, slug, {"model": model}, Cost("answered", usd, images=1), data)
+
+    def _options_of(self, prompt: str, seed: int) -> dict[str, Any]:
         section = self._section
         options: dict[str, Any] = {"model": section.model, "prompt": prompt, "size": section.size, "n": 1}
         options |= self._options
@@ -67,27 +93,13 @@ class OpenAIPainter:
             options["response_format"] = section.response_format
         if section.send_seed and section.seed is not None and not section.is_gpt_image:
             options["extra_body"] = {"seed": seed}
-        try:
-            response = await self._client.images.generate(**options)
-            data = _bytes(response)
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            failure = self.server.failure(error)
-            if failure in FINAL:
-                self._store.put(slug, key, {"model": section.model, "failure": failure})
-            return {"failure": failure}
-        self.server.answered()
-        if data is None:
-            self._store.put(slug, key, {"model": section.model, "failure": "no_image"})
-        else:
-            await asyncio.to_thread(self._store.put_image, slug, key, section.model, data)
-        return self._store.get(key) or {"failure": "no_image"}
+        return options
 
 
 def _bytes(response: Any) -> bytes | None:
-    """The first image's bytes; None where there is none. Raises ValueError for what is no base64.
+    """The first image's bytes; None where there is none. Raises WrongAddress for an image that is to be fetched.
 
-    Raises WrongAddress for an image that is to be fetched from elsewhere: such links expire, and an address that
-    a server names is not one to be trusted.
+    Such links expire, and an address that a server names is not one to be trusted.
     """
     image = response.data[0] if response.data else None
     encoded = image.b64_json if image else None
@@ -97,5 +109,5 @@ def _bytes(response: Any) -> bytes | None:
         )
     try:
         return base64.b64decode(encoded, validate=True) if encoded else None
-    except binascii.Error as error:
-        raise ValueError("not base64") from error
+    except ValueError:  # no base64: no image can be read of it
+        return b""

@@ -8,6 +8,7 @@ from ltgc.data import images
 MAX_BYTES = 20_000_000
 MIN_SIDE = 2  # pixels
 FINAL = ("refused", "no_image", "too_long")  # verdicts on the prompt: asking again would not change them
+UNUSABLE = "unusable_image: "
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ def seed_of(seed: int | None, class_name: str, index: int, round: int) -> int:
 
 def usable(seed: int, data: bytes) -> Drawing:
     if len(data) > MAX_BYTES:
-        return Drawing(seed, None, f"unusable_image: over {MAX_BYTES:,} bytes", refinable=True)
+        return Drawing(seed, None, UNUSABLE + f"over {MAX_BYTES:,} bytes", refinable=True)
     try:
         image = images.decode(data)
     except images.BadImage as error:
-        return Drawing(seed, None, f"unusable_image: {error}", refinable=True)
+        return Drawing(seed, None, UNUSABLE + str(error), refinable=True)
     if min(image.size) < MIN_SIDE:
-        return Drawing(seed, None, f"unusable_image: {image.width} x {image.height} pixels", refinable=True)
+        return Drawing(seed, None, UNUSABLE + f"{image.width} x {image.height} pixels", refinable=True)
     return Drawing(seed, data)

@@ -1,7 +1,7 @@
 """Servers that speak the OpenAI API: where they are, the key, their limits, and what their failures mean.
 
-Retries are the openai client's own. What it does not do is done here, once for chats and images, around each
-attempt: a deadline for all of it, the rate limit, a bound on what is read, a look whether it is JSON at all,
+Retries are the openai client's own. What it does not do is done around each attempt, once for chats and images
+(ltgc/clients/http.py): reservation in the ledger, rate limit, a deadline for all of it, a bound on what is read,
 and the key taken out of whatever the server echoes. See docs/faults.md.
 """
 
@@ -10,23 +10,26 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib import import_module
+from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
-from ltgc.clients.http import HTTPClient, Malformed, TooLong, WrongAddress, is_local
+from ltgc.clients.answers import Malformed, NoAnswer
+from ltgc.clients.http import HTTPClient, Reader, TooLong, WrongAddress, retry_after
 from ltgc.clients.limits import Limits
+from ltgc.clients.pool import embedded_digest
 from ltgc.pipeline.artifacts.reasons import HTTPReason, RequestReason
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.servers import EMBEDDED, ChatSettings, ServerSettings
+from ltgc.pipeline.settings.servers import ChatSettings, ServerSettings, is_local
 from ltgc.pipeline.terminal import console
 
 NO_KEY = "none"  # what a server that needs no key is sent
 MAX_WAIT = 120  # seconds; the openai client does not wait for a longer Retry-After
+MAX_OUTAGE = 600  # seconds without any answer, and at least some requests long
+WORTH_TELLING = 10  # seconds
 NAMED = 10  # failed classes named per reason
 REFUSALS = {
     *(
@@ -34,9 +37,11 @@ REFUSALS = {
         "image_content_policy_violation",
         "moderation_blocked",
         "invalid_prompt",
+        "image_generation_user_error",
     ),  # OpenAI
     *("content_filter", "contentFilter"),  # Azure
 }
+MODERATED = re.compile(r"moderat|content.?(?:policy|filter)|safety|flagged", re.I)
 NO_CAPACITY = re.compile(r"resource[ _]unavailable", re.I)  # the 429 of flex processing, which is not billed
 # Replies that were all thinking, before their share of all replies is held against max_failed_fraction.
 ENOUGH = 10
@@ -46,6 +51,8 @@ REJECTS = re.compile(
     r"|invalid (?:param|arg|field)",
     re.I,
 )
+# How a server names a parameter; a prompt that it repeats may hold its name, too ("a sunflower seed").
+NAMES = r"['\"`]{0}['\"`]|(?:param\w*|arg\w*|field|permitted|supplied):? {0}\b|\b{0}\b (?:is|are) not"
 REMEDIES = {
     "temperature": "temperature: null (or reasoning_effort: none)",
     "reasoning": "reasoning_effort: one that the model knows, or null",
@@ -72,7 +79,7 @@ def running(**sections: ServerSettings) -> Iterator[list["Server"]]:
         sharing[section.base_url.rstrip("/")].append(section)
     limits = {base_url: Limits(shared) for base_url, shared in sharing.items()}
     servers = [Server(name, section, limits[section.base_url.rstrip("/")]) for name, section in sections.items()]
-    embedded = [server for server in servers if server.section.base_url == EMBEDDED]
+    embedded = [server for server in servers if server.section.embedded]
     if not embedded:
         yield servers
         return
@@ -99,23 +106,27 @@ class Server:
         self.headers, secrets = _headers(name, section)
         self._secrets = [secret for secret in (self.key, *secrets) if secret != NO_KEY]
         self.said: str | None = None  # the server's words about its last failure, without the key
+        # What its replies depend on beside the question.
+        self.version = [embedded_digest()] if section.embedded else []
         self._failed_in_a_row = 0
+        self._out_of_order_since: float | None = None
+        self._told_until = 0.0  # until when the terminal says why nothing comes
         self._answers = 0
         self._only_thought = 0  # of the answers, those without a word
 
-    def http_client(self) -> "HTTPClient":
-        """Connections of its own, for one event loop; close it."""
-        return HTTPClient(self.base_url, self.section.timeout, self.limits, self.hidden_bytes)
+    def http_client(self, read: Reader) -> HTTPClient:
+        """Connections of its own, for one event loop; close it. read: see HTTPClient."""
+        return HTTPClient(self, self.section.timeout, read)
 
-    def client(self) -> openai.AsyncOpenAI:
-        """A client for one event loop; close it."""
+    def client(self, read: Reader) -> openai.AsyncOpenAI:
+        """A client for one event loop; close it. read: see HTTPClient."""
         return openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self.key,
             timeout=self.section.timeout,
             max_retries=self.section.retries,
             default_headers=self.headers,
-            http_client=self.http_client(),
+            http_client=self.http_client(read),
         )
 
     def answered(self, only_thought: bool = False) -> None:
@@ -124,6 +135,7 @@ class Server:
         Raises LTGCError when more than max_failed_fraction of the answers were: each is billed for nothing.
         """
         self._failed_in_a_row = 0
+        self._out_of_order_since = None
         self._answers += 1
         self._only_thought += only_thought
         if self._only_thought > max(ENOUGH, self.section.max_failed_fraction * self._answers):
@@ -131,6 +143,27 @@ class Server:
                 f"{self.name}.max_tokens: {self._only_thought} of {self._answers} replies spent all of it on "
                 f"thinking and said nothing; set {self.name}.reasoning_effort: none or lower, or raise max_tokens"
             )
+
+    def out_of_order(self, why: str, wait: float) -> None:
+        """Note an attempt that failed and may be tried again in `wait` seconds.
+
+        Raises LTGCError where nothing was answered for MAX_OUTAGE seconds: retries of many requests, each with its
+        own patience, would come to an hour.
+        """
+        now = monotonic()
+        self._out_of_order_since = now if self._out_of_order_since is None else self._out_of_order_since
+        if (silent := now - self._out_of_order_since) > max(MAX_OUTAGE, 3 * self.section.timeout):
+            raise LTGCError(
+                f"{self._where}: {why}, and no answer for {silent:,.0f} s; run again when it is up, "
+                "what was paid for is kept"
+            )
+        if WORTH_TELLING <= wait <= MAX_WAIT and now >= self._told_until:
+            self._told_until = now + wait
+            console.print(f"{self._where}: {why}, asks to wait {wait:.0f} s", markup=False, soft_wrap=True)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.name}.base_url {self.base_url}"
 
     def failure(self, error: Exception) -> RequestReason:
         """One word for a request that failed after its retries: "refused", "timeout", "http_500", ...
@@ -141,56 +174,63 @@ class Server:
         causes = list(_causes(error))
         why = next((cause for cause in causes if isinstance(cause, Malformed)), error)
         self.said = self.hidden(" ".join(str(why).split()))[:300]
-        code = getattr(error, "code", None)
-        status = getattr(error, "status_code", None)
-        where = f"{self.name}.base_url {self.base_url}"
+        code, status = getattr(error, "code", None), getattr(error, "status_code", None)
+        code = code if isinstance(code, str) else None  # a server may send anything
         if isinstance(error, WrongAddress):
             raise LTGCError(f"{self.name}.{error}") from None
-        if status in (401, 403):
-            raise LTGCError(
-                f"{where}: HTTP {status}, access denied; check the key in ${self.section.api_key_env}"
-            ) from None
-        if status == 404 or code == "model_not_found":
-            raise LTGCError(
-                f"{self.name}.model: {self.base_url} knows no {self.section.model!r}; name one of its models, "
-                "and see that base_url ends where the API begins (mostly /v1)"
-            ) from None
         if code == "insufficient_quota":
-            raise LTGCError(f"{where}: the account's quota is used up; what was paid for is kept") from None
-        if code in REFUSALS:
+            raise LTGCError(f"{self._where}: the account's quota is used up; what was paid for is kept") from None
+        if code in REFUSALS or (status == 403 and MODERATED.search(self.said)):
             return "refused"
-        if status in (400, 422) and (remedy := self._remedy(error)):
-            raise LTGCError(
-                f"{where}: parameter rejected: set {self.name}.{remedy}; it said: {self.said}"
-            ) from None
-        if isinstance(error, openai.APIStatusError) and (wait := _retry_after(error.response.headers)) > MAX_WAIT:
-            raise LTGCError(
-                f"{where}: HTTP {status}, to be asked again in {wait:,.0f} s; run again then, "
-                "what was paid for is kept"
-            ) from None
+        self._stop_for(error, status, code)
         if status == 429 and NO_CAPACITY.search(self.said) and getattr(self.section, "service_tier", None):
             self._failed_in_a_row += 1
             if self._failed_in_a_row < max(20, 4 * self.limits.concurrency):
                 return "flex_unavailable"
             raise LTGCError(
-                f"{where}: no capacity for {self.name}.service_tier flex, {self._failed_in_a_row} times in turn; "
-                "run again later, or set it to null for the standard price; what was paid for is kept"
+                f"{self._where}: no capacity for {self.name}.service_tier flex, {self._failed_in_a_row} times in "
+                "turn; run again later, or set it to null for the standard price; what was paid for is kept"
             ) from None
         if any(isinstance(cause, httpx2.ConnectError) for cause in causes):
-            raise LTGCError(f"{where}: nothing answers; start the server or correct the address") from None
+            raise LTGCError(f"{self._where}: nothing answers; start the server or correct the address") from None
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= max(20, 4 * self.limits.concurrency):
             raise LTGCError(
-                f"{where}: {self._failed_in_a_row} requests in a row failed; it said: {self.said}; "
+                f"{self._where}: {self._failed_in_a_row} requests in a row failed; it said: {self.said}; "
                 "run again when it is up, what was paid for is kept"
             ) from None
         if isinstance(error, openai.APITimeoutError):
             return "timeout"
         if isinstance(why, TooLong):
             return "too_long"
-        if isinstance(error, openai.APIConnectionError) and not isinstance(why, Malformed):
+        if isinstance(error, openai.APIConnectionError) and not isinstance(why, Malformed | NoAnswer):
             return "connection_lost"
         return HTTPReason(f"http_{status}") if status else "malformed_reply"
+
+    def _stop_for(self, error: Exception, status: int | None, code: str | None) -> None:
+        """Raises LTGCError for what another request would be told as well.
+
+        Once a request was answered, the key, the model and the parameters are right: what is refused then is that
+        one request.
+        """
+        if status == 401 or (status == 403 and not self._answers):
+            raise LTGCError(
+                f"{self._where}: HTTP {status}, access denied; check the key in ${self.section.api_key_env}"
+            ) from None
+        if (status == 404 or code == "model_not_found") and not self._answers:
+            raise LTGCError(
+                f"{self.name}.model: {self.base_url} knows no {self.section.model!r}; name one of its models, "
+                "and see that base_url ends where the API begins (mostly /v1)"
+            ) from None
+        if status in (400, 422) and not self._answers and (remedy := self._remedy(error)):
+            raise LTGCError(
+                f"{self._where}: parameter rejected: set {self.name}.{remedy}; it said: {self.said}"
+            ) from None
+        if isinstance(error, openai.APIStatusError) and (wait := retry_after(error.response.headers)) > MAX_WAIT:
+            raise LTGCError(
+                f"{self._where}: HTTP {status}, to be asked again in {wait:,.0f} s; run again then, "
+                "what was paid for is kept"
+            ) from None
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         """Report what came to nothing: name -> reason, of `asked`.
@@ -226,7 +266,7 @@ class Server:
         if "send_seed" in fields:
             remedies["seed"] = "send_seed: false"
         for parameter, remedy in remedies.items():
-            named = getattr(error, "param", None) == parameter or re.search(rf"\b{parameter}\b", said)
+            named = getattr(error, "param", None) == parameter or re.search(NAMES.format(parameter), said, re.I)
             if named and remedy.partition(":")[0] in fields:
                 return remedy
         return None
@@ -256,20 +296,6 @@ def check_failures(
     console.print(f"{count}{said}", markup=False, soft_wrap=True)
 
 
-def _retry_after(headers: httpx2.Headers) -> float:
-    """Seconds; 0 where there is none that can be read."""
-    value = headers.get("retry-after", "")
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-
-
 def _headers(name: str, section: ServerSettings) -> tuple[dict[str, str], list[str]]:
     """The section's headers, and those of their values that are secret: "$NAME" is read from the environment."""
     headers, secrets = dict(section.headers), []
@@ -286,7 +312,7 @@ def _headers(name: str, section: ServerSettings) -> tuple[dict[str, str], list[s
 
 def _api_key(name: str, section: ServerSettings) -> str:
     url = urlsplit(section.base_url)
-    if section.base_url == EMBEDDED:
+    if section.embedded:
         return NO_KEY
     if url.scheme not in ("http", "https") or not url.hostname:
         raise LTGCError(f"{name}.base_url: {section.base_url!r} is no address; write https://host/v1 or embedded")

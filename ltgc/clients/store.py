@@ -1,190 +1,211 @@
-"""Paid work is never lost: every reply of a model is on disk the moment it arrives, under what determines it.
+"""The replies of one run of a stage: found in the pool, paid for where they are not, shared when the stage ends.
 
-One folder a stage, one JSON Lines file a class and one tar of its drawings, so that `dvc push` sends what changed.
-A line or a drawing is appended whole and synced; what a crash tore is cut off when the store is opened next. When
-a stage ends they are sorted, so that two runs leave the same bytes. Entries of other models and prompts stay:
-going back is free.
+When a stage starts, the shared store that it finds in the workspace (what dvc.lock names, pulled or made here) is
+taken into the pool, and its replies go before others to the same question. When the stage ends well, the shared
+store is written anew with what the artifacts used, and no more.
 """
 
-import errno
+import asyncio
 import hashlib
 import json
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-import yaml
-
+from ltgc.clients import pool, project, shared_store
 from ltgc.clients.budget import Budget
+from ltgc.clients.ledger import Call, Cost, Ledger
+from ltgc.clients.payments import Payment
+from ltgc.clients.pool import Pool
 from ltgc.clients.tally import Tally
-from ltgc.data import shards
-from ltgc.pipeline import files
 from ltgc.pipeline.errors import LTGCError
-
-THREADS = 16  # that sort files; each waits for the disk
+from ltgc.pipeline.settings.servers import EMBEDDED, ServerSettings
 
 
 def key_of(*determining: Any) -> str:
-    """sha256 over everything that determines a reply, as JSON."""
+    """SHA-256 of everything that determines a reply, as JSON."""
     text = json.dumps(determining, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def paid_before(store: Path, lock: Path = Path("dvc.lock")) -> dict[str, Path]:
-    """The models that `store` held replies of when DVC last saw it; {} where DVC knows of none.
+class Account(NamedTuple):
+    """A pool, and the ledger in it."""
 
-    The one place in the library that knows of DVC: what was paid for and is only not here must not be paid again.
-    """
-    if not lock.is_file():
-        return {}
-    stage = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {}).get(store.name, {})
-    if not any(out["path"] == store.as_posix() and out.get("nfiles") for out in stage.get("outs", [])):
-        return {}
-    sections = stage.get("params", {}).get("params.yaml", {}).values()
-    return {section["model"]: store for section in sections if isinstance(section, dict) and "model" in section}
+    pool: Pool
+    ledger: Ledger
 
 
 class Store:
-    """The replies of one stage: key -> reply. A context manager; at its end the files are put in order."""
+    """The replies that one run of a stage uses. A context manager."""
 
-    def __init__(self, folder: Path, budget: Budget | None = None) -> None:
-        """Open or make `folder`. Raises LTGCError for a line that is no reply, other than a torn last one."""
+    def __init__(
+        self,
+        folder: Path,
+        sections: Sequence[ServerSettings],
+        budget: Budget | None = None,
+        share: bool = True,
+        reuse: bool = True,
+    ) -> None:
+        """folder: the shared store, store/<stage>; sections: of params.yaml, whose models the stage asks.
+
+        share: False leaves the shared store as it is; reuse: False asks what is in the pool again.
+        """
         self.folder = folder
         self.budget = budget or Budget()
         self.tally = Tally()
-        self._lock = threading.Lock()
-        self._replies: dict[str, dict[str, Any]] = {}
-        # A class keeps its file while its label stays; its entries are found under any file's name.
-        self._files: dict[str, dict[str, dict[str, Any]]] = {}
-        self._images: dict[str, dict[str, tuple[int, int]]] = {}  # slug -> member -> (offset, size) in its tar
-        self._tars: dict[str, Path] = {}  # member -> a tar that has it
-        if not any(folder.glob("*.jsonl")):
-            self.budget.lost = paid_before(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.rglob(".*.part"):  # of a write that was killed
-            part.unlink()
-        for path in sorted(folder.glob("*.jsonl")):
-            self._load(path)
-        for path in sorted(folder.glob("*.tar")):
-            self._load_images(path)
+        self._sections = sections
+        self._shares, self._reuses = share, reuse
+        self._embedded_models = {section.billed_as for section in sections if section.embedded}
+        self._accounts: dict[bool, Account] = {}  # by whether the pool is that of the embedded endpoint's replies
+        self._bought_before: set[str] | None = None  # models whose replies were paid for, and are not all here
+        # On disk, as they may be many: replies that are used, and those that the shared store had at the start.
+        self._notes = sqlite3.connect("", isolation_level=None)
+        self._notes.execute("CREATE TABLE used (slug, key, embedded, id, PRIMARY KEY (slug, key)) WITHOUT ROWID")
+        self._notes.execute("CREATE TABLE named (rank INTEGER PRIMARY KEY, embedded, id, UNIQUE (embedded, id))")
 
     def __enter__(self) -> Self:
+        """Raises LTGCError where a pool cannot be written to or is full: before anything is paid for."""
+        try:
+            for section in self._sections:
+                self._account(section.embedded).pool.check_room()
+            self._take_in()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(self._sort, self._files))
-            list(threads.map(self._sort_images, filter(self._images.get, self._images)))
-
-    def _sort(self, slug: str) -> None:
-        path, replies = self.folder / f"{slug}.jsonl", self._files[slug]
-        text = "".join(_line(key, replies[key]) for key in sorted(replies))
-        if not path.exists() or path.read_bytes() != text.encode():
-            files.write_text(path, text)
-
-    def _sort_images(self, slug: str) -> None:
-        path, before = self.folder / f"{slug}.tar", self._images[slug]
-        after, end = {}, 0
-        for name in sorted(before):
-            size = before[name][1]
-            after[name] = end + shards.BLOCK, size
-            end += shards.BLOCK + size + -size % shards.BLOCK
-        if after != before or path.stat().st_size != end:  # longer where two threads brought one drawing
-            files.write_chunks(path, (shards.member(name, _pread(path, *before[name])) for name in after))
-            self._images[slug] = after
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        return self._replies.get(key)
-
-    def put(self, slug: str, key: str, reply: dict[str, Any]) -> None:
-        """Append the reply to the class's file, sync it to disk, and count what it cost.
-
-        The first reply to a key stays. Threads may put at once: a sync waits for the disk (4 ms here), and the
-        file system takes many together in one go.
-        """
-        with self._lock:
-            if key in self._replies:
-                return
-            self._replies[key] = self._files.setdefault(slug, {})[key] = reply
-            self.tally.spend(reply, self.budget.spend(reply))
-        self._append(self.folder / f"{slug}.jsonl", _line(key, reply).encode())
-
-    def put_image(self, slug: str, key: str, model: str, data: bytes, **more: str) -> None:
-        """Keep the bytes as they came, under their own hash, and then the line that names them; more: of it."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        name, path = f"{sha256}.png", self.folder / f"{slug}.tar"
-        known = self._images.setdefault(slug, {})
-        if name not in known:  # two threads may bring it at once; both append it, and sorting keeps one
-            start = self._append(path, shards.member(name, data))
-            known[name] = start + shards.BLOCK, len(data)
-            self._tars[name] = path
-        self.put(slug, key, {"model": model, "image": sha256, **more})
-
-    def read_image(self, reply: dict[str, Any]) -> bytes:
-        """The bytes that put_image kept. Raises LTGCError where the file is gone."""
-        name = f"{reply['image']}.png"
-        if name not in self._tars:
-            raise LTGCError(
-                f"{self.folder}: {name} is not there, but paid for; get it with `dvc pull {self.folder}`"
-            )
-        path = self._tars[name]
-        return _pread(path, *self._images[path.stem][name])
-
-    def _load(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-        replies = self._files.setdefault(path.stem, {})
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                reply = json.loads(line)
-                key = reply.pop("key")
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise LTGCError(f"{path}, line {number}: not a stored reply; delete the line") from error
-            replies[key] = reply
-            self._replies.setdefault(key, reply)
-
-    def _load_images(self, path: Path) -> None:
-        with path.open("rb") as file:
-            members, end = shards.scan(file.fileno())
-            file.seek(end)
-            rest = file.read()
-        if not shards.torn(rest):
-            raise LTGCError(f"{path}: damaged at byte {end:,}; get it with `dvc pull {self.folder}`")
-        if rest:
-            os.truncate(path, end)
-        self._images[path.stem] = members
-        self._tars |= dict.fromkeys(members, path)
-
-    def _append(self, path: Path, data: bytes) -> int:
-        """Append `data` whole, and wait until it is on the disk; the offset that it begins at."""
-        new = not path.exists()
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            with self._lock:  # so that nothing comes after a piece, before it is taken back
-                start = os.fstat(file).st_size
-                if os.write(file, data) < len(data):
-                    os.ftruncate(file, start)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(file)
+            if kind is None and self._shares:
+                self._share()
         finally:
-            os.close(file)
-        if new:
-            files.sync_folder(path.parent)
-        return start
+            self.close()
 
+    def close(self) -> None:
+        """Leave the shared store as it is."""
+        for account in self._accounts.values():
+            account.pool.close()
+        self._notes.close()
 
-def _line(key: str, reply: dict[str, Any]) -> str:
-    return json.dumps({"key": key, **reply}, ensure_ascii=False).encode("utf-8", "replace").decode() + "\n"
+    def get(self, address: str, slug: str, key: str) -> dict[str, Any] | None:
+        """The reply of the server at `address`, if it is in the pool; it will be shared with the class `slug`."""
+        embedded = address == EMBEDDED
+        replies = self._account(embedded).pool
+        found = {stored.id: stored.reply for stored in replies.find(key, address)}
+        usable = [id for id, reply in found.items() if "image" not in reply or replies.has_image(reply["image"])]
+        if not usable or not self._reuses:
+            return None
+        id = self._first_named(embedded, usable) if len(usable) > 1 else usable[0]
+        self._note_used(slug, key, embedded, id)
+        self.tally.cached += 1
+        return found[id]
 
+    async def claim(self, address: str, key: str, model: str, usd: float | None) -> Payment:
+        """Reserve a call that costs at most `usd` (None: it has no price), before it is made.
 
-def _pread(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), size, offset)
+        Raises AnsweredElsewhere if another process has just stored the reply; LTGCError if the call could pass the
+        cap, if there is no room to keep its reply, or if dvc.lock says that it may have been paid for already.
+        """
+        account = self._account(address == EMBEDDED)
+        if usd != 0:
+            self._refuse_to_buy_twice(account.pool, model)
+        account.pool.check_room()
+        known = max((stored.id for stored in account.pool.find(key, address)), default=0)
+        payment = Payment(account.ledger, Call(key, address, model, usd, known))
+        await payment.attempt()
+        return payment
+
+    async def keep(
+        self, payment: Payment, slug: str, reply: dict[str, Any], cost: Cost, image: bytes | None = None
+    ) -> dict[str, Any]:
+        """Store what was paid for, first the bytes of a drawing and then the reply that names them; the reply."""
+        embedded = payment.call.address == EMBEDDED
+        if image is not None:
+            reply = reply | {"image": await asyncio.to_thread(self._account(embedded).pool.put_image, image)}
+        id = await payment.keep(reply, cost)
+        self._note_used(slug, payment.call.key, embedded, id)
+        self.tally.spend(cost)
+        return reply
+
+    def image(self, sha256: str) -> bytes:
+        """The bytes of a drawing as they came. Raises LTGCError where they are damaged."""
+        pools = [account.pool for account in self._accounts.values()]
+        return next(each for each in pools if each.has_image(sha256)).read_image(sha256)
+
+    def _account(self, embedded: bool) -> Account:
+        """The pool of the embedded endpoint's replies or that of all others, opened when it is first needed."""
+        if embedded not in self._accounts:
+            replies = Pool(pool.project_folder() if embedded else pool.user_folder())
+            budget = Budget(prices=self.budget.prices) if embedded else self.budget  # no cap on what costs nothing
+            name, experiment = project.name(budget.caps), project.experiment()
+            ledger = Ledger(replies.database, self.folder.name, name, experiment, budget)
+            self._accounts[embedded] = Account(replies, ledger)
+        return self._accounts[embedded]
+
+    def _take_in(self) -> None:
+        """Take the shared store into the pool, with its drawings, and note which replies it names."""
+        if not self.folder.is_dir():
+            return
+        whole = True
+        for slug, lines in groupby(shared_store.read(self.folder), lambda line: line[0]):
+            of_class: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+            for _, key, reply in lines:  # the first of two with one key counts
+                of_class[reply.get("model") in self._embedded_models].setdefault(key, reply)
+            for embedded, replies in of_class.items():
+                whole &= not replies or self._take_in_class(embedded, slug, replies)
+        named, _ = shared_store.named_by_dvc(self.folder)
+        if whole and named and named == shared_store.md5(self.folder):
+            self._note_store(named)
+
+    def _take_in_class(self, embedded: bool, slug: str, replies: dict[str, dict[str, Any]]) -> bool:
+        """Whether all drawings of the class could be found."""
+        into = self._account(embedded).pool
+        images = {reply["image"] for reply in replies.values() if "image" in reply}
+        lacking = {image for image in images if not into.has_image(image)}
+        shared_store.find_images(self.folder, slug, lacking, into.put_image)
+        ids = into.database.write_now(
+            lambda db: [pool.insert(db, key, pool.UNKNOWN, reply) for key, reply in replies.items()]
+        )
+        query = "INSERT OR IGNORE INTO named (embedded, id) VALUES (?, ?)"
+        self._notes.executemany(query, [(embedded, id) for id in ids])
+        return not lacking
+
+    def _first_named(self, embedded: bool, ids: list[int]) -> int:
+        """Of several replies to one question the one that the shared store named; else the oldest."""
+        marks = ",".join("?" * len(ids))
+        query = f"SELECT id FROM named WHERE embedded = ? AND id IN ({marks}) ORDER BY rank LIMIT 1"
+        row = self._notes.execute(query, (embedded, *ids)).fetchone()
+        return int(row[0]) if row else ids[0]
+
+    def _note_used(self, slug: str, key: str, embedded: bool, id: int) -> None:
+        self._notes.execute("INSERT OR REPLACE INTO used VALUES (?, ?, ?, ?)", (slug, key, embedded, id))
+
+    def _share(self) -> None:
+        """Write the shared store: what was used, no more."""
+        shared_store.write(self.folder, self._used())
+        self._note_store(shared_store.md5(self.folder))
+
+    def _used(self) -> Iterator[tuple[str, str, str]]:
+        for slug, key, embedded, id in self._notes.execute("SELECT * FROM used ORDER BY slug, key"):
+            yield slug, key, self._accounts[bool(embedded)].pool.by_id(id).text
+
+    def _note_store(self, md5: str) -> None:
+        for account in self._accounts.values():
+            account.pool.database.write_now(lambda db: pool.note_store(db, md5))
+
+    def _refuse_to_buy_twice(self, replies: Pool, model: str) -> None:
+        """Raises LTGCError where dvc.lock names a store of this model that has never been here as a whole."""
+        if self._bought_before is None:
+            md5, models = shared_store.named_by_dvc(self.folder)
+            self._bought_before = models if md5 and not replies.knows_store(md5) else set()
+        if model in self._bought_before:
+            raise LTGCError(
+                f"{self.folder}: dvc.lock says that replies of {model} were paid for, and not all are here; "
+                "get them with `dvc checkout` or `dvc pull` (with generated/, where drawings are), or delete "
+                "dvc.lock to pay for them again"
+            )

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from graphs import prompts, reflect
 from graphs.parse import repeats
-from ltgc.clients.budget import Budget, stored
+from ltgc.clients.budget import Budget
 from ltgc.clients.costs import Cost, priced
+from ltgc.clients.shared_store import stored
 from ltgc.evaluation.asking import images_wanted
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord

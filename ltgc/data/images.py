@@ -1,4 +1,4 @@
-"""Reading images that people send: any mode, any format Pillow knows, or a clear reason why not."""
+"""Reading images that people send: any mode, the formats below, or a clear reason why not."""
 
 import base64
 import io
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from ltgc.data import shards
 from ltgc.pipeline import files
@@ -14,6 +14,9 @@ from ltgc.pipeline.artifacts.dataset import MANIFEST
 from ltgc.pipeline.errors import LTGCError
 
 MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300 MB as RGB
+# Others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
+FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
+FORMATS += ["AVIF"] if features.check("avif") else []
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
 # Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
@@ -49,7 +52,7 @@ def decode(data: bytes, shortest: int | None = None) -> Image.Image:
     if not data:
         raise BadImage("empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise BadImage("not an image") from error
     except Exception as error:  # decoders of broken files raise almost anything
@@ -61,9 +64,12 @@ def decode(data: bytes, shortest: int | None = None) -> Image.Image:
         if shortest:
             image.draft(None, (shortest, shortest))
         image.load()
+        return _rgb(ImageOps.exif_transpose(image))
     except Exception as error:
         raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
-    image = ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16-bit grey: keep the range, not the low byte
         image = image.point(lambda value: value / 256).convert("L")
     if image.has_transparency_data:
@@ -84,6 +90,8 @@ def read(image: Reference) -> bytes:
     if tar and Path(f"{folder}.tar").is_file():
         data = shards.read(Path(f"{folder}.tar"), member)
     else:
+        if Path(path).is_fifo():
+            raise BadImage("not a file")  # reading it would wait for ever
         data = Path(path).read_bytes()
     if expected is not None and content_hash(data) != expected:
         raise LTGCError(

@@ -65,6 +65,8 @@ def _inspect(settings: DataSettings, path: str) -> Inspection:
         data = images.read(f"{image_root(settings)}/{path}")
     except FileNotFoundError:
         return Inspection(bad="not there (a broken link?)")
+    except images.BadImage as error:
+        return Inspection(bad=str(error))
     except OSError as error:
         return Inspection(bad=f"cannot be read ({error.strerror})")
     hash = images.content_hash(data)
@@ -72,7 +74,7 @@ def _inspect(settings: DataSettings, path: str) -> Inspection:
         return Inspection(hash)
     try:
         # The header alone; what is wrong with it is for images.decode to say.
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as header:
             if header.width * header.height > settings.max_pixels:
                 limit = f"over the limit of {settings.max_pixels:,}"
                 return Inspection(hash, bad=f"{header.width} x {header.height} pixels: {limit}")

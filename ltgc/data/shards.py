@@ -49,11 +49,6 @@ def scan(file: int) -> tuple[dict[str, tuple[int, int]], int]:
     return members, end
 
 
-def torn(rest: bytes) -> bool:
-    """Whether what follows the last whole member of a tar can be the start of one more, as a crash leaves it."""
-    return len(rest) < BLOCK or not any(rest) or _header(rest[:BLOCK]) is not None
-
-
 def _header(block: bytes) -> tarfile.TarInfo | None:
     """What a block says of the file behind it; None for one that is no header of a plain file."""
     try:

@@ -1,13 +1,12 @@
-"""Ablations of the loops: a folder a variant, in which the pipeline's own stages run with some keys changed.
+"""Ablations of the loops and of our recipe: the pipeline's own stages in a folder a variant, some keys changed.
 
     dvc repro ablations/dvc.yaml     # every variant of ablations/variants.yaml, then the table
     ltgc ablations         # print metrics/ablations.json again as the table
 
 All paths of the pipeline are relative to the working directory. A variant's folder holds links to data and code,
-params.yaml with some keys changed, and the files of the pipeline's store: what LTGC asked is not asked again.
+and params.yaml with some keys changed. What LTGC asked is in the pool, and is not asked again.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ltgc.evaluation.comparison import Statistic, differences, summarise
+from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.descriptions import EXISTING
-from ltgc.pipeline.artifacts.replies import STORE
 from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.files import Record
@@ -30,8 +28,8 @@ VARIANTS = Path("ablations/variants.yaml")
 RUNS = Path("ablations/runs")
 RESULTS = Path("ablations/results")
 TABLE = Path("metrics/ablations.json")
-METHOD = "balancemix"
-LTGC = "ltgc"  # the row of the pipeline itself
+METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
+LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
 # What a variant makes itself; every other folder of the repository is linked.
 MADE = {"descriptions", "generated", "store", "models", "predictions", "plots", "metrics", "report", "ablations"}
 
@@ -39,15 +37,20 @@ Changes = dict[str, Any]  # dotted key of params.yaml -> value
 
 
 class Result(Record):
-    """What BalanceMix reached in one variant (ablations/results/<variant>.json)."""
+    """What a method reached in one variant (ablations/results/<variant>.json)."""
 
+    method: str
     generated: int  # images in D_g
     runs: list[RunMetrics]  # of each seed
 
 
 class Row(Record):
-    """A variant in metrics/ablations.json, in percent and points; `less_ltgc` is paired by seed."""
+    """A variant in metrics/ablations.json, in percent and points.
 
+    less_ltgc is less the unchanged pipeline with the same method, paired by seed; None for that one itself.
+    """
+
+    method: str
     generated: int
     accuracy: dict[str, Statistic]
     less_ltgc: dict[str, Statistic] | None
@@ -73,16 +76,28 @@ def build(variant: str, changes: Changes) -> Path:
         if entry.is_dir() and entry.name not in MADE and not entry.name.startswith(".") and not link.exists():
             link.symlink_to(entry, target_is_directory=True)
     shutil.copy(EXISTING, folder / EXISTING)
-    share_store(STORE, folder / STORE)
+    if params.LOCK.exists():  # it says which replies were paid for
+        shutil.copy(params.LOCK, folder / params.LOCK)
     files.write_text(folder / params.PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     params.load(path=folder / params.PARAMS)  # a wrong value is an error before anything runs
     return folder
 
 
-def stages() -> list[list[str]]:
+def method_of(changes: Changes) -> str:
+    """What a variant trains: the method whose own settings it changes (train.own.<method>), or METHOD."""
+    own = [key.split(".")[2] for key in changes if key.startswith("train.own.")]
+    return own[0] if own else METHOD
+
+
+def base(method: str) -> str:
+    """The name of the row that variants of `method` are compared with."""
+    return LTGC if method == METHOD else method
+
+
+def stages(method: str) -> list[list[str]]:
     """What runs in the folder of a variant, one after another: the arguments of `python -m`."""
     loops = [[f"stages.{name}"] for name in ("extend", "templates", "generate", "quality")]
-    return [*loops, ["stages.train", METHOD], ["stages.evaluate", METHOD]]
+    return [*loops, ["stages.train", method], ["stages.evaluate", method]]
 
 
 def changed(variant: str, changes: Changes) -> dict[str, Any]:
@@ -99,34 +114,27 @@ def changed(variant: str, changes: Changes) -> dict[str, Any]:
     return values
 
 
-def share_store(store: Path, own: Path) -> None:
-    """Lay the files of `store` into `own` under other names.
-
-    A Store finds a reply in any of its files and appends to none but its classes': links are never written to.
-    """
-    for file in sorted([*store.glob("*/*.jsonl"), *store.glob("*/*.tar")]):
-        link = own / file.parent.name / f"{LTGC}.{file.name}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        try:
-            os.link(file, link)
-        except OSError:  # another file system
-            shutil.copy(file, link)
-
-
-def result(seeds: Sequence[int]) -> Result:
-    """What BalanceMix reached in the working directory."""
-    runs = [files.read_record(RUN_METRICS / METHOD / f"{seed}.json", RunMetrics) for seed in seeds]
-    run = files.read_record(MODELS / METHOD / str(seeds[0]) / "run.json", Run)
-    return Result(generated=run.generated, runs=runs)
+def result(seeds: Sequence[int], method: str = METHOD) -> Result:
+    """What `method` reached in the working directory."""
+    runs = [files.read_record(RUN_METRICS / method / f"{seed}.json", RunMetrics) for seed in seeds]
+    run = files.read_record(MODELS / method / str(seeds[0]) / "run.json", Run)
+    return Result(method=method, generated=run.generated, runs=runs)
 
 
 def rows(results: Mapping[str, Result]) -> dict[str, Row]:
-    """The table: LTGC, then each variant with its difference to LTGC. A run that was skipped has no figures."""
+    """The table: the unchanged pipeline, then each variant less it. A run that was skipped has no figures."""
     runs = {name: found.runs for name, found in results.items()}
-    accuracy, less = summarise(runs), differences(runs, LTGC)
+    accuracy = summarise(runs)
+    less: Comparison = {}
+    for method in {found.method for found in results.values()}:
+        less |= differences({name: runs[name] for name in runs if results[name].method == method}, base(method))
     return {
-        name: Row(generated=found.generated, accuracy=accuracy[name], less_ltgc=less.get(name))
+        name: Row(
+            method=found.method,
+            generated=found.generated,
+            accuracy=accuracy[name],
+            less_ltgc=less.get(name),
+        )
         for name, found in results.items()
     }
 
@@ -138,5 +146,6 @@ def print_table() -> None:
     console.print(
         comparison_table({name: row.accuracy for name, row in read.items()}, [f"images in D_g: {drawn}"]), "\n"
     )
-    less = {name: row.less_ltgc for name, row in read.items() if row.less_ltgc}
-    console.print(difference_table(less, LTGC, "seeds alone"))
+    for method in dict.fromkeys(row.method for row in read.values()):
+        less = {name: row.less_ltgc for name, row in read.items() if row.less_ltgc and row.method == method}
+        console.print(difference_table(less, base(method), "seeds alone"))

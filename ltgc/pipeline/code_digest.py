@@ -9,6 +9,7 @@ one function reruns the stages that use another one of the same file; and reform
 import ast
 import hashlib
 import io
+import json
 import tokenize
 from collections.abc import Iterator
 from functools import cache
@@ -65,6 +66,18 @@ def digests(stage: str, graph: grimp.ImportGraph) -> dict[str, str]:
     for module in closure(stage, graph):
         found |= _digests(_file(module))
     return dict(sorted(found.items()))
+
+
+def of_folder(folder: Path) -> str:
+    """One digest of all files below `folder`."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".py":
+            code = without_comments(path.read_text(encoding="utf-8"))
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(code.encode()).hexdigest()
+        elif path.is_file() and path.suffix != ".pyc":
+            found[path.relative_to(folder).as_posix()] = files.sha256(path)
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 @cache

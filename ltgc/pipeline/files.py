@@ -4,6 +4,8 @@ Every write is atomic: a file appears whole under its name or not at all.
 """
 
 import csv
+import errno
+import glob
 import hashlib
 import io
 import json
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ltgc.pipeline.errors import LTGCError
@@ -39,14 +42,25 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
     """`write_bytes` of all `chunks`, which need not fit into memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Named by thread and not by process: what a killed run left behind is overwritten by the next.
-    part = path.with_name(f".{path.name}.{threading.current_thread().name}.part")
-    with part.open("wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part = _beside(path)
+    try:
+        with part.open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Where this thread writes what is to become `path`. What killed processes left there is removed."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        owner = part.name.removesuffix(".part").rpartition(".")[2].partition("-")[0]
+        if owner.isdecimal() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
 def sync_folder(folder: Path) -> None:
@@ -62,15 +76,22 @@ def sync_folder(folder: Path) -> None:
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill inside the block; where the block succeeds it takes the place of `folder`.
 
-    Where the block fails, `folder` stays as it was. What a killed run left behind is removed first.
+    Where the block fails, `folder` stays as it was.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part = _beside(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
+        while True:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                part.rename(folder)
+                break
+            except OSError as error:
+                # Another process may have put its own there in between.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -96,12 +117,24 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
-    """Write `rows` under the header `fields` (written even when there are no rows)."""
+    """Write `rows` under the header `fields` (written even when there are no rows).
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front, which `read_csv` takes away.
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, fields, lineterminator="\n")
+    quoting = csv.DictWriter(file, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        safe = {name: f"'{value}" if _is_formula(value) else value for name, value in row.items()}
+        # csv quotes no \r (macOS names a file "Icon\r"), at which its reader ends the line.
+        torn = any(isinstance(value, str) and "\r" in value for value in safe.values())
+        (quoting if torn else writer).writerow(safe)
     write_text(path, file.getvalue())
+
+
+def _is_formula(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'"))
 
 
 R = TypeVar("R", bound=Record)
@@ -122,7 +155,11 @@ def read_csv(path: Path, model: type[R]) -> list[R]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = enumerate(csv.DictReader(file), 2)
         # CSV has no null: an empty cell is None.
-        return [_validate(path, n, model, {key: value or None for key, value in row.items()}) for n, row in rows]
+        return [_validate(path, n, model, {key: _cell(value) for key, value in row.items()}) for n, row in rows]
+
+
+def _cell(value: Any) -> Any:
+    return value.removeprefix("'") or None if isinstance(value, str) else value
 
 
 def read_json(path: Path) -> Any:

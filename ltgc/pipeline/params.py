@@ -15,6 +15,7 @@ from ltgc.pipeline.settings.sections import Params
 from ltgc.pipeline.settings.servers import SERVED, ServersSettings, completed
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")  # of DVC: the values that each stage ran with, and what it made
 
 
 def load(*keys: str, path: Path = PARAMS) -> Params:

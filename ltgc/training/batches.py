@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,18 @@ from ltgc.training import mixing
 from ltgc.training.plan import Plan, TrainingSet
 
 
+class Batch(NamedTuple):
+    """What the network sees, and what it should say."""
+
+    pixels: Tensor  # (B, 3, H, W) in [0, 255]
+    targets: Tensor  # labels (B,) int64, or soft targets (B, classes)
+    source: Tensor | None  # (B,) int64: Plan.source
+
+
 def batches(
     shares: Sequence[Plan], data: TrainingSet, classes: int, first: int, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels and targets, as `batch` gives them, of each share of each step from step `first` (from 0) on.
+) -> Iterator[Batch]:
+    """Batches, as `batch` gives them, of each share of each step from step `first` (from 0) on.
 
     workers: as of `pixels.batches`.
     """
@@ -27,7 +36,8 @@ def batches(
     on_device = [share.to(device) for share in shares]
     for step in steps:
         for share in on_device:
-            yield batch(share, step, next(images), labels, classes)
+            source = None if share.source is None else share.source[step]
+            yield Batch(*batch(share, step, next(images), labels, classes), source)
 
 
 def batch(plan: Plan, step: int, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

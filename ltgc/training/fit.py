@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 
 import torch
+from torch import Tensor
 
 from ltgc.classifier import tuning
 from ltgc.classifier.head import HeadSource, initial_bias, initial_head
@@ -14,12 +15,13 @@ from ltgc.classifier.network import Classifier
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
-from ltgc.training import losses
-from ltgc.training.inputs import Inputs
+from ltgc.pipeline.terminal import console
+from ltgc.training import interpolation, losses
+from ltgc.training.inputs import Inputs, Labelled
 from ltgc.training.loop import Monitor, Resume, train
 from ltgc.training.methods import METHODS, Recipe
 from ltgc.training.plan import TrainingSet, make_plan
-from ltgc.training.priors import class_counts, class_prior
+from ltgc.training.priors import class_counts, class_prior, source_priors
 from ltgc.training.runs import RunId
 from ltgc.training.state import Row
 
@@ -33,7 +35,7 @@ def fit(
     allow, and when the loss is no longer a number.
     """
     recipe = METHODS[run_id.method]
-    settings = recipe.settings(train_settings)
+    settings = train_settings.of(run_id.method)
     photos, drawings = inputs.photos("train"), inputs.drawings(settings.generated)
     run = Run(
         method=run_id.method,
@@ -44,6 +46,8 @@ def fit(
         original=len(photos),
         generated=len(drawings),
         images_seen=0,
+        drawings_weight=None,
+        alpha=None,
         val_accuracy=None,
     )
     if recipe.needs_generated and not drawings:
@@ -59,13 +63,57 @@ def fit(
     monitor = Monitor(_validation(classifier, settings, inputs), show)
     if recipe.i is None:
         return run.model_copy(update={"val_accuracy": monitor.validate()}), classifier
+    settings, weight = _weigh_drawings(settings, drawings, inputs)
     data = TrainingSet(*inputs.load(photos + drawings), original=len(photos))
     plan = make_plan(recipe, data, settings)
     loss = _loss(recipe, settings, data, plan.soft, classifier)
+    priors = source_priors(recipe, data, settings, len(classifier.head)) if plan.source is not None else None
+    start = interpolation.weights(classifier)
     resume = Resume(run_id.checkpoint, run_id.key)
-    curve = train(classifier, plan, data, settings, loss=loss, monitor=monitor, resume=resume)
-    done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": curve[-1]["val_accuracy"]}
-    return run.model_copy(update=done), classifier
+    curve = train(
+        classifier, plan, data, settings, loss=loss, source_priors=priors, monitor=monitor, resume=resume
+    )
+    accuracy, alpha = curve[-1]["val_accuracy"], None
+    if settings.interpolate is not None:
+        alpha, accuracy = _interpolate(classifier, start, accuracy, monitor.validate, settings, inputs)
+    done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": accuracy}
+    return run.model_copy(update=done | {"drawings_weight": weight, "alpha": alpha}), classifier
+
+
+def _weigh_drawings(
+    settings: TrainSettings, drawings: Sequence[Labelled], inputs: Inputs
+) -> tuple[TrainSettings, float | None]:
+    """The settings with the share of drawings that they are worth, and that worth, where a probe is asked for."""
+    if not (settings.generated.probe and settings.generated.share and drawings):
+        return settings, None
+    weight = round(inputs.drawings_weight, 2)
+    generated = settings.generated.model_copy(update={"share": weight * settings.generated.share})
+    return settings.model_copy(update={"generated": generated}), weight
+
+
+def _interpolate(
+    classifier: Classifier,
+    start: Mapping[str, Tensor],
+    trained: float | None,
+    validate: Callable[[], float | None],
+    settings: TrainSettings,
+    inputs: Inputs,
+) -> tuple[float, float | None]:
+    """Move the trained classifier as train.interpolate says; returns alpha and the accuracy on validation.
+
+    trained: the accuracy of the classifier as it is.
+    """
+    alpha = settings.interpolate
+    if alpha == "validation":
+        validated = {label for _, label in inputs.photos("val")}
+        if trained is not None and validated == set(range(len(inputs.classes))):
+            return interpolation.choose(classifier, start, trained, validate)
+        missing = len(inputs.classes) - len(validated)
+        alpha = interpolation.SAFE
+        console.print(f"train.interpolate: {missing} classes have no validation image: {alpha} is taken")
+    assert isinstance(alpha, float)
+    interpolation.interpolate(classifier, start, interpolation.weights(classifier), alpha)
+    return alpha, validate()
 
 
 def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:

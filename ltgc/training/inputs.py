@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ltgc.classifier.inference import clip_features
 from ltgc.clip import pixels
+from ltgc.clip.class_texts import class_texts
 from ltgc.clip.encoder import Clip
 from ltgc.data.images import ImageFile
 from ltgc.data.roots import image_file
@@ -25,6 +27,7 @@ from ltgc.pipeline.artifacts.descriptions import (
 )
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
 from ltgc.pipeline.settings.training import GeneratedSettings
+from ltgc.training.transfer import drawings_weight
 
 Labelled = tuple[ImageFile, int]  # an image and its label
 
@@ -71,6 +74,20 @@ class Inputs:
         attempts = files.read_jsonl(ATTEMPTS, Attempt)
         accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
         return [(ImageFile(image), label) for image, label in accepted if image not in dropped]
+
+    @cached_property
+    def drawings_weight(self) -> float:
+        """How much the accepted drawings are worth, in [0, 1] (ltgc/training/transfer.py)."""
+        photos = self.photos("train")
+        images, labels = self.load(photos + self.accepted)
+        features, original = clip_features(self.clip, images), len(photos)
+        texts = self.clip.text_features(class_texts("templates", self.classes, self.templates))
+        return drawings_weight(
+            (features[:original], labels[:original]),
+            (features[original:], labels[original:]),
+            texts,
+            self.clip.logit_scale,
+        )
 
     def load(self, images: Sequence[Labelled]) -> tuple[pixels.Pixels, Tensor]:
         """Pixels and labels (N,) int64, on the CPU, of N images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.pipeline.terminal import console
-from ltgc.training.batches import batches
+from ltgc.training.batches import Batch, batches
 from ltgc.training.checkpoint import fingerprint
+from ltgc.training.losses import Loss
 from ltgc.training.plan import Plan, TrainingSet
 from ltgc.training.state import Row, State
 
@@ -50,13 +52,15 @@ def train(
     data: TrainingSet,
     settings: TrainSettings,
     *,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    loss: Loss = F.cross_entropy,
+    source_priors: Tensor | None = None,
     monitor: Monitor = Monitor(),
     resume: Resume | None = None,
 ) -> list[Row]:
     """Train on `plan` the weights of `classifier` that require gradients, in place; the others stay as they are.
 
-    loss: of logits (n, C) and targets, the mean over the n images: the shares of a batch add up.
+    loss: of logits (n, C) and targets, the mean over the n images: the shares of a batch add up. source_priors:
+    (sources, C), what is added to the logits of an image by its source (Plan.source); None: nothing.
     Returns the training curve. Raises LTGCError when the loss is no longer a number.
     Processes that accelerate launched take their shares of each batch; the result is that of one process, up to
     rounding.
@@ -77,6 +81,7 @@ def train(
     shares = _shares(plan, accelerator, settings)
     classes, workers = len(classifier.head), settings.workers
     samples = batches(shares, data, classes, state.step, accelerator.device, workers)
+    batch_loss = partial(_batch_loss, loss=loss, source_priors=source_priors)
     rows_at = _marks(settings.steps, CURVE_POINTS)
     validate_at = _marks(settings.steps, VALIDATIONS)
     classifier.train()
@@ -84,7 +89,7 @@ def train(
         torch.manual_seed(dropout_seed + step * accelerator.num_processes + accelerator.process_index)
         lr = settings.lr * learning_rate(step - 1, settings)
         with timing.steps:
-            state.take_step(samples, loss, lr, settings)
+            state.take_step(samples, batch_loss, lr, settings)
             row = state.row(lr) if step in rows_at else None
         if row:
             _check(row)
@@ -105,6 +110,12 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
         return (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _batch_loss(logits: Tensor, batch: Batch, loss: Loss, source_priors: Tensor | None) -> Tensor:
+    if batch.source is not None and source_priors is not None:
+        logits = logits + source_priors[batch.source]
+    return loss(logits, batch.targets)
 
 
 def _initial_state(classifier: Classifier, settings: TrainSettings, accelerator: Accelerator) -> State:

@@ -1,13 +1,12 @@
-"""The methods that are compared: what each samples, what it mixes, and its own settings (§3.2, §4.1)."""
+"""The methods that are compared: what each samples, and what it mixes (§3.2, §4.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from ltgc.pipeline.settings.training import Method, TrainSettings
-from ltgc.training.samplers import CLASS_BALANCED, UNIFORM, Sampler
+from ltgc.training.samplers import CLASS_BALANCED, UNIFORM, Sampler, domain_balanced
 
 Data = Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
 
@@ -18,24 +17,41 @@ class Sampling:
     sampler: Sampler
 
 
+BOTH = Sampling("both", CLASS_BALANCED)
+
+
+class Phase(NamedTuple):
+    steps: int
+    samplings: list[Sampling]  # of x_i, and of x_j where pairs are mixed
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """A method: how it samples x_i and x_j, and which settings are its own."""
+    """A method: how it samples x_i and x_j. Settings of its own are in params.yaml (train.own)."""
 
     i: Sampling | None  # None: nothing is trained
     j: Sampling | None = None  # None: nothing is mixed
     needs_generated: bool = False  # without D_g it would be another method
-    train: Mapping[str, Any] = field(default_factory=dict)  # keys of params.yaml's train that it sets itself
 
-    def settings(self, train: TrainSettings) -> TrainSettings:
-        """`train` with this method's own settings in it."""
-        return TrainSettings.model_validate(train.model_dump() | dict(self.train))
+    def phases(self, train: TrainSettings) -> list[Phase]:
+        """The parts of a run, one after another.
 
-    def samplings(self, train: TrainSettings) -> list[Sampling]:
+        Where photos and drawings are sampled together and not mixed, train.generated.photos_last ends the run with
+        photos alone, class-balanced.
+        """
+        samplings = self._samplings(train)
+        last = round(train.steps * train.generated.photos_last) if self.i == BOTH and not self.j else 0
+        phases = [Phase(train.steps - last, samplings), Phase(last, [Sampling("original", CLASS_BALANCED)])]
+        return [phase for phase in phases if phase.steps]
+
+    def _samplings(self, train: TrainSettings) -> list[Sampling]:
         """Of x_i, and of x_j where the method mixes.
 
-        Where D_o is mixed with D_g, train.mixing.balanced says which of them is sampled class-balanced.
+        Where D_o is mixed with D_g, train.mixing.balanced says which of them is sampled class-balanced. Where they
+        are sampled together and class-balanced, train.generated.share says how many of a class are drawings.
         """
+        if self.i == BOTH and train.generated.share is not None:
+            return [Sampling("both", domain_balanced(train.generated.share))]
         samplings = [sampling for sampling in (self.i, self.j) if sampling]
         if {sampling.data for sampling in samplings} != {"original", "generated"}:
             return samplings
@@ -50,29 +66,23 @@ BALANCED: dict[str, set[Data]] = {
     "none": set(),
 }
 
-# LIFT (Shi et al. 2024, "Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts"). Both of the pair
-# start from the class templates: a semantic head, and the same one, so that only the generated images differ.
-LIFT = {
-    "tuning": "adaptformer",
-    "head": "cosine",
-    "head_init": "templates",
-    "logit_scale": 25.0,  # LIFT's; OpenAI's CLIP has 100
-    "loss": "logit_adjusted",
-}
-
 # Table 4 and the CLIP rows of Tables 1 and 2, then methods that are not in the paper.
 METHODS: dict[Method, Recipe] = {
     "clip_zero_shot": Recipe(None),
-    "clip_zero_shot_names": Recipe(None, train={"head_init": "class_names"}),
+    "clip_zero_shot_names": Recipe(None),
     "clip_finetune": Recipe(Sampling("original", UNIFORM)),
     "no_balancemix": Recipe(Sampling("both", UNIFORM), needs_generated=True),
-    "balanced_sample": Recipe(Sampling("both", CLASS_BALANCED)),
+    "balanced_sample": Recipe(BOTH),
     "mixup": Recipe(Sampling("both", UNIFORM), Sampling("both", UNIFORM)),
     "balancemix": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
-    "lift": Recipe(Sampling("original", UNIFORM), train=LIFT),
+    "balanced_photos": Recipe(Sampling("original", CLASS_BALANCED)),
+    "ltgc_plus": Recipe(BOTH),
+    # LIFT (Shi et al. 2024, "Long-Tail Learning with Foundation Model: Heavy Fine-Tuning Hurts"). Both of the pair
+    # start from the class templates: a semantic head, and the same one, so that only the generated images differ.
+    "lift": Recipe(Sampling("original", UNIFORM)),
     "ltgc_lift": Recipe(
-        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True, train=LIFT
+        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
 }

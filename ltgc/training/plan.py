@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from ltgc.clip.pixels import Pixels
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import mixing
-from ltgc.training.methods import Data, Recipe, Sampling
+from ltgc.training.methods import Data, Phase, Recipe, Sampling
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,11 @@ class TrainingSet:
         ranges = {"original": (0, self.original), "generated": (self.original, end), "both": (0, end)}
         return slice(*ranges[data])
 
+    @property
+    def drawing(self) -> Tensor:
+        """(N,) bool: which images are drawings."""
+        return torch.arange(len(self.labels)) >= self.original
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,6 +43,7 @@ class Plan:
     lam: Tensor | None = None  # (steps, B) float32: λ of each pair
     corner: Tensor | None = None  # (steps, B, 2) float32 in [0, 1): where CutMix's box lies; None: Mixup
     weight: Tensor | None = None  # (steps, B, 1 or 2) float32: how much the labels of x_i and x_j count; None: 1
+    source: Tensor | None = None  # (steps, B) int64: the row of priors.source_priors that x_i is of; None: unused
 
     def to(self, device: torch.device) -> Plan:
         return self._map(lambda tensor: tensor.to(device))
@@ -76,16 +81,22 @@ def make_plan(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Pla
     Options that are off take no random numbers, so that the others stay what they are without the option.
     """
     shape = (settings.steps, settings.batch_size)
+    phases = recipe.phases(settings)
 
-    def sampled(sampling: Sampling) -> Tensor:
+    def sampled(sampling: Sampling, steps: int) -> Tensor:
         images = data.range(sampling.data)
-        return images.start + sampling.sampler.sample(data.labels[images], math.prod(shape)).view(shape)
+        samples = sampling.sampler.sample(data.labels[images], data.drawing[images], steps * settings.batch_size)
+        return images.start + samples.view(steps, settings.batch_size)
 
-    indices = [sampled(sampling) for sampling in recipe.samplings(settings)]
+    indices = [
+        torch.cat([sampled(phase.samplings[k], phase.steps) for phase in phases])
+        for k in range(len(phases[0].samplings))
+    ]
     lam = mixing.sample_lambda(settings.beta, shape) if len(indices) == 2 else None
     crops = torch.rand(settings.steps, 4, len(indices), settings.batch_size).permute(0, 3, 2, 1)
     if lam is None:
-        return Plan(indices[0], crops, weight=_weights(indices, data, settings))
+        source = _sources(indices[0], phases, data) if settings.generated.adjust else None
+        return Plan(indices[0], crops, weight=_weights(indices, data, settings), source=source)
     if settings.mixing.unmixed or settings.mixing.warm_down:
         lam = _leave_unmixed(lam, settings)
     corner = torch.rand(*shape, 2) if settings.mixing.kind == "cutmix" else None
@@ -99,6 +110,12 @@ def _leave_unmixed(lam: Tensor, settings: TrainSettings) -> Tensor:
     unmixed = torch.rand(len(lam)) < settings.mixing.unmixed
     unmixed[max(0, len(lam) - settings.mixing.warm_down) :] = True
     return torch.where(unmixed[:, None], whole, lam)
+
+
+def _sources(i: Tensor, phases: list[Phase], data: TrainingSet) -> Tensor:
+    """(steps, B): 0 for a drawing, 1 + the phase of the step for a photo."""
+    phase = torch.repeat_interleave(torch.tensor([phase.steps for phase in phases]))
+    return torch.where(i < data.original, 1 + phase[:, None], 0)
 
 
 def _weights(indices: list[Tensor], data: TrainingSet, settings: TrainSettings) -> Tensor | None:

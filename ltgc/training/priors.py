@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ltgc.pipeline.settings.training import TrainSettings
-from ltgc.training.methods import Recipe
+from ltgc.training.losses import NEVER
+from ltgc.training.methods import Recipe, Sampling
 from ltgc.training.plan import TrainingSet
 
 
@@ -16,17 +17,38 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     This is what a loss that corrects for the class frequencies has to correct: 1 / classes where sampling is
     class-balanced, and for BalanceMix the mean of that and of the drawings' frequencies, weighted by λ.
     """
-    weight = torch.ones(len(data.labels))
-    weight[data.original :] = settings.generated.weight
-    samplings = recipe.samplings(settings)
     a, b = settings.beta
-    shares = [a / (a + b), b / (a + b)] if len(samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
     prior = torch.zeros(classes)
-    for sampling, share in zip(samplings, shares, strict=True):
-        images = data.range(sampling.data)
-        labels = data.labels[images]
-        prior.index_add_(0, labels, share * sampling.sampler.frequencies(labels) * weight[images])
+    for phase in recipe.phases(settings):
+        shares = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
+        for sampling, share in zip(phase.samplings, shares, strict=True):
+            labels, drawing, frequencies = _frequencies(sampling, data)
+            weight = torch.where(drawing, settings.generated.weight, 1.0)
+            prior.index_add_(0, labels, phase.steps / settings.steps * share * frequencies * weight)
     return prior / prior.sum()
+
+
+def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, classes: int) -> Tensor:
+    """What train.generated.adjust adds to logits: nothing for drawings, then for the photos of each phase.
+
+    (1 + phases, classes) float32, the rows as Plan.source counts them: the log shares of the classes among the
+    photos that the phase samples (Menon et al. 2021, Eq. 10). Where some classes have drawings as well, their
+    photos are rarer, and without this a photo as such would speak against them. Drawings stay as they are: if they
+    were adjusted, a class without drawings would not learn what it is not, which cost 1.5 points on validation.
+    """
+    rows = [torch.ones(classes)]
+    for phase in recipe.phases(settings):
+        labels, drawing, frequencies = _frequencies(phase.samplings[0], data)
+        photos = torch.bincount(labels[~drawing], frequencies[~drawing], classes)
+        rows.append((photos / photos.sum().clamp_min(NEVER)).clamp_min(NEVER))
+    return torch.stack(rows).log()
+
+
+def _frequencies(sampling: Sampling, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the images that are sampled from: labels, which are drawings, expected share of each in the samples."""
+    images = data.range(sampling.data)
+    labels, drawing = data.labels[images], data.drawing[images]
+    return labels, drawing, sampling.sampler.frequencies(labels, drawing).float()
 
 
 def class_counts(recipe: Recipe, data: TrainingSet, classes: int) -> Tensor:

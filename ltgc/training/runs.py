@@ -61,7 +61,7 @@ class RunId:
 
 def key_of(method: Method, seed: int, section: Params, inputs: Mapping[str, str]) -> str:
     """The key of a run. section: with `clip` and `train`; inputs: a digest of each file and of the code."""
-    train = section.train.model_dump(mode="json", exclude=IRRELEVANT)
+    train = section.train.of(method).model_dump(mode="json", exclude=IRRELEVANT)
     determining = [method, seed, section.clip.model_dump(mode="json"), train, dict(inputs)]
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:32]
 

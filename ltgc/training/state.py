@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ltgc.classifier.network import Classifier
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import checkpoint
+from ltgc.training.batches import Batch
 
 ADAMW = ["step", "exp_avg", "exp_avg_sq"]  # what it keeps of each weight
 
@@ -33,8 +34,8 @@ class State:
 
     def take_step(
         self,
-        batches: Iterator[tuple[Tensor, Tensor]],
-        loss: Callable[[Tensor, Tensor], Tensor],
+        batches: Iterator[Batch],
+        loss: Callable[[Tensor, Batch], Tensor],
         lr: float,
         settings: TrainSettings,
     ) -> None:
@@ -43,12 +44,13 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         for _ in range(settings.accumulation):
-            x, targets = next(batches)
+            batch = next(batches)
+            size = len(batch.pixels)
             with self.accelerator.accumulate(self.network):
-                value = loss(self.network(x), targets)
+                value = loss(self.network(batch.pixels), batch)
                 # accelerate takes the mean over the shares; shares of unequal sizes count by their sizes.
-                self.accelerator.backward(value * (len(x) * shares / settings.batch_size))
-            self.losses[self.step] += value.detach() * (len(x) / settings.batch_size)
+                self.accelerator.backward(value * (size * shares / settings.batch_size))
+            self.losses[self.step] += value.detach() * (size / settings.batch_size)
         if settings.grad_clip:
             learning = [p for group in self.optimizer.param_groups for p in group["params"]]
             self.accelerator.clip_grad_norm_(learning, settings.grad_clip)

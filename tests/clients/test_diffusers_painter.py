@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ltgc.clients import ledger, project
 from ltgc.clients.budget import Budget
+from ltgc.clients.database import Database
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
@@ -44,8 +47,10 @@ def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
 def draw(
     settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
 ) -> list[Drawing]:
+    os.environ["LTGC_CACHE"] = f"{folder} pool"  # the fixture pool_folder sets it back
+
     async def all_of_them() -> list[Drawing]:
-        with Store(folder, budget) as store:
+        with Store(folder, [settings], budget) as store:
             async with DiffusersPainter(settings, store) as painter:
                 return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in items))
 
@@ -58,7 +63,17 @@ def pixels(drawing: Drawing) -> np.ndarray:
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
+    """All replies in the pool of the folder."""
+    return [
+        json.loads(reply) for (reply,) in Database(Path(f"{folder} pool"), "").rows("SELECT reply FROM replies")
+    ]
+
+
+def spent(folder: Path, prices: Budget) -> tuple[int, float | None]:
+    (line,) = Database(Path(f"{folder} pool"), "").write_now(
+        lambda db: ledger.spent(db, project.name(prices.caps), prices)
+    )
+    return line.calls, line.usd
 
 
 def test_one_seed_is_one_image_to_the_byte_in_one_batch_and_to_a_grey_level_in_any_other(pipeline, tmp_path):
@@ -119,12 +134,12 @@ def test_other_weights_at_the_same_place_are_another_model(pipeline, tmp_path):
 def test_a_local_model_costs_nothing_unless_it_is_priced_and_counts_as_calls(pipeline, tmp_path):
     free = Budget(BudgetSettings(max_usd=0.0, max_calls=3))
     draw(section(pipeline), tmp_path / "a", *ROSES[:3], budget=free)
-    assert (free.calls, free.usd) == (3, 0.0)
+    assert spent(tmp_path / "a", free) == (3, 0.0)
     with pytest.raises(LTGCError, match="max_calls: 3 calls are reached"):
         draw(section(pipeline), tmp_path / "a", *ROSES, budget=free)
     priced = Budget(prices={f"diffusers:{pipeline}": Price(image=0.5)})
     draw(section(pipeline), tmp_path / "b", *ROSES[:3], budget=priced)
-    assert priced.usd == 1.5
+    assert spent(tmp_path / "b", priced) == (3, 1.5)
 
 
 def test_what_the_safety_checker_blackens_is_refused_and_not_drawn_again(tmp_path):

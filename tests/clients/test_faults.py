@@ -147,7 +147,7 @@ def section(script: Script, name: str = "llm", **changes: Any) -> Any:
 
 def ask(settings: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def all_of_them() -> list[Reply]:
-        with server.running(llm=settings) as (llm,), Store(folder) as store:
+        with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
             async with Chat(llm, store) as chat:
                 return [await chat.ask(SLUG, [HumanMessage(question)]) for question in questions]
 
@@ -156,7 +156,7 @@ def ask(settings: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
 
 def draw(settings: T2ISettings, folder: Path) -> Drawing:
     async def one() -> Drawing:
-        with server.running(t2i=settings) as (t2i,), Store(folder) as store:
+        with server.running(t2i=settings) as (t2i,), Store(folder, [settings]) as store:
             async with OpenAIPainter(t2i, store) as painter:
                 return await painter.draw(SLUG, "a rose", 7)
 
@@ -334,7 +334,7 @@ def test_requests_a_minute_hold_for_retries_and_tokens_a_minute_for_what_replies
 
     async def one() -> None:
         settings = section(script, requests_per_minute=60, tokens_per_minute=1000, max_tokens=100)
-        with server.running(llm=settings) as (llm,), Store(tmp_path) as store:
+        with server.running(llm=settings) as (llm,), Store(tmp_path, [settings]) as store:
             watch(llm)
             async with Chat(llm, store) as chat:
                 for _ in range(2):  # the second time it is in the store

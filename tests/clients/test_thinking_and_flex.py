@@ -26,7 +26,7 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
     async def one_by_one() -> list[Reply]:
-        with server.running(llm=section) as (llm,), Store(folder) as store:
+        with server.running(llm=section) as (llm,), Store(folder, [section]) as store:
             async with Chat(llm, store) as chat:
                 return [await chat.ask(SLUG, [HumanMessage(question)]) for question in questions]
 

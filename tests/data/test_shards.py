@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ltgc.clients.store import Store
 from ltgc.commands import shards as command
 from ltgc.data import images, shards
 from ltgc.pipeline.artifacts.drawings import Attempt
@@ -133,63 +132,3 @@ def test_the_command_lists_extracts_and_previews(
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LTGCError, match=r"no\.tar: not there"):
         command.show([tmp_path / "no.tar"])
-
-
-# --- the drawings of a store: the same tars, appended to ---
-
-
-def paid(folder: Path, indices: list[int]) -> None:
-    with Store(folder) as store, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: store.put_image("0001-rose", f"key {i}", "m", picture(i)), indices))
-
-
-def drawing(folder: Path, index: int) -> bytes:
-    store = Store(folder)
-    reply = store.get(f"key {index}")
-    assert reply is not None
-    return store.read_image(reply)
-
-
-def test_drawings_kept_in_any_order_by_many_threads_leave_the_same_bytes(tmp_path: Path) -> None:
-    paid(tmp_path / "a", [*range(40), *range(20)])
-    paid(tmp_path / "b", list(range(30, -1, -1)))  # and ten more by another stage run
-    paid(tmp_path / "b", list(range(25, 40)))
-    one, other = (tmp_path / name / "0001-rose.tar" for name in "ab")
-    assert one.read_bytes() == other.read_bytes()
-    with tarfile.open(one) as tar:
-        assert len(tar.getnames()) == 40 == len(set(tar.getnames()))
-    assert drawing(tmp_path / "b", 33) == picture(33)
-
-
-def test_two_threads_that_bring_one_drawing_keep_it_once(tmp_path: Path) -> None:
-    twice = shards.member("x.png", picture(1))
-    (tmp_path / "0001-rose.tar").write_bytes(twice + twice)
-    with Store(tmp_path) as store:
-        store.put_image("0001-rose", "key", "m", picture(2))
-    with tarfile.open(tmp_path / "0001-rose.tar") as tar:
-        assert len(tar.getnames()) == 2
-
-
-@pytest.mark.parametrize("left", [100, 600, 0])
-def test_what_a_crash_tore_is_cut_off_and_what_was_whole_is_kept(tmp_path: Path, left: int) -> None:
-    paid(tmp_path, [1, 2])
-    path = tmp_path / "0001-rose.tar"
-    whole = path.read_bytes()
-    path.write_bytes(whole + (shards.member("x.png", b"x" * 900)[:left] if left else bytes(2000)))
-    paid(tmp_path, [3])
-    assert [drawing(tmp_path, i) for i in (1, 2, 3)] == [picture(i) for i in (1, 2, 3)]
-    assert path.stat().st_size == len(whole) * 3 // 2
-
-
-def test_a_damaged_tar_is_not_cut_but_named(tmp_path: Path) -> None:
-    paid(tmp_path, [1, 2, 3])
-    path = tmp_path / "0001-rose.tar"
-    data = bytearray(path.read_bytes())
-    data[1024] ^= 1  # in the second header
-    path.write_bytes(data)
-    with pytest.raises(LTGCError, match=r"0001-rose\.tar: damaged at byte 1,024; get it with `dvc pull"):
-        Store(tmp_path)
-    assert path.read_bytes() == data
-    path.unlink()
-    with pytest.raises(LTGCError, match="not there, but paid for"):
-        drawing(tmp_path, 1)

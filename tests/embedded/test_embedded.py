@@ -15,12 +15,14 @@ import open_clip
 import openai
 import psutil
 import pytest
+import torch
 from helpers.paths import ROOT
 from langchain_openai import ChatOpenAI
 from PIL import Image
 
 from embedded import endpoint, field_guide, truth, words
-from embedded.pretrain import random_flower, zero_shot
+from embedded.captions import OPTIONS, caption, codes, near_neighbour, random_flower
+from embedded.pretrain import text_features, zero_shot
 from embedded.wildflowers import AXES, SCENES, load_species, photos
 from embedded.wildflowers.dataset import encoded
 
@@ -93,6 +95,28 @@ def test_words_are_read_back_as_they_were_put():
         text = f"A photo of the class Papaver rhoeas, with {words.put(flower, rng)} {scene}."
         shape_is_told = flower["form"] == "open"
         assert words.read(text) == {k: v for k, v in flower.items() if k != "shape" or shape_is_told}, text
+
+
+def test_a_caption_tells_the_features_that_it_is_said_to_tell():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        flower = random_flower(rng)
+        text, told = caption(flower, rng)
+        found = words.read(text)
+        for axis, said in zip(OPTIONS, told, strict=True):
+            if axis == "count" and flower.form != "open":  # read as "one", though nothing is said
+                continue
+            assert found.get(axis) == (getattr(flower, axis) if said else None), (axis, text)
+
+
+def test_near_neighbours_look_different_and_share_all_but_one_feature_or_the_form():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        flower = random_flower(rng)
+        other = near_neighbour(flower, rng)
+        differing = [axis for axis in OPTIONS if getattr(flower, axis) != getattr(other, axis)]
+        assert codes(flower) != codes(other)
+        assert len(differing) == 1 or "form" in differing
 
 
 def test_the_world_has_more_scenes_than_nine_and_siblings_differ_in_at_least_one_feature():
@@ -234,12 +258,16 @@ def test_the_small_clip_reads_descriptions_and_does_not_know_names():
     assert sum(f.stat().st_size for f in folder.iterdir()) < 8_000_000
     model = open_clip.create_model(f"local-dir:{folder}")
     model.eval()
-    scores = zero_shot(model, open_clip.get_tokenizer(f"local-dir:{folder}"))
-    assert 40 <= scores["zero_shot_templates"] <= 75
+    tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
+    scores = zero_shot(model, tokenize)
+    assert 75 <= scores["zero_shot_templates"] <= 90
     assert scores["zero_shot_names"] <= 3 * scores["chance"]
+    tokens = tokenize(["A photo of five petals.", "A photo of the class Anbel, a tall red spike at dusk."])
+    with torch.no_grad():  # pretraining leaves out the padding
+        torch.testing.assert_close(text_features(model, tokens), model.encode_text(tokens, normalize=True))
 
 
 def test_the_card_of_the_small_clip_is_what_pretraining_wrote():
     card = json.loads((ROOT / "embedded" / "clip" / "card.json").read_text())
     assert card["steps"] > 0
-    assert 40 <= card["zero_shot_templates"] <= 75
+    assert 75 <= card["zero_shot_templates"] <= 90

@@ -14,11 +14,12 @@ from helpers.openai_server import Fault, Script, openai_server, said
 from helpers.paths import ROOT
 from PIL import Image
 
-from ltgc.clients.store import Store
 from ltgc.evaluation import ablations
+from ltgc.evaluation.comparison import METRICS
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.runs import RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from stages import ablate, evaluate, extend, generate, quality, templates, train
 
@@ -101,12 +102,14 @@ def world(ltgc: tuple[Path, Script], monkeypatch: pytest.MonkeyPatch) -> Script:
 
 def loops(variant: str) -> None:
     """What of `ablate` a server is asked in; training takes most of its time."""
+    ablate.take_in_replies()
     with chdir(ablations.build(variant, VARIANTS[variant])):
         for loop in (extend, templates, generate):
             loop.main()
 
 
 def test_a_variant_that_changes_nothing_asks_nothing_and_reaches_what_ltgc_reached(world):
+    """With an empty pool, as if what LTGC asked had been pulled."""
     world.chat = world.image = lambda request: Fault(500)
     ablate.main("unchanged")
     assert world.calls == 0
@@ -161,6 +164,21 @@ def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
     assert capsys.readouterr().out == printed
 
 
+def test_a_variant_of_another_methods_own_settings_trains_that_method_and_is_less_that_method() -> None:
+    changes = {"train.own.ltgc_plus.interpolate": None}
+    assert ablations.method_of(changes) == "ltgc_plus" and ablations.method_of({"train.lr": 1}) == "balancemix"
+
+    def reached(method: str, accuracy: float) -> ablations.Result:
+        scores = RunMetrics(**dict.fromkeys(METRICS, accuracy))
+        return ablations.Result(method=method, generated=1, runs=[scores, scores])
+
+    rows = ablations.rows(
+        {"ltgc": reached("balancemix", 50), "ltgc_plus": reached("ltgc_plus", 70), "x": reached("ltgc_plus", 65)}
+    )
+    assert rows["ltgc"].less_ltgc is rows["ltgc_plus"].less_ltgc is None
+    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"].mean == -5
+
+
 @pytest.mark.parametrize(
     ("variants", "says"),
     [
@@ -178,27 +196,6 @@ def test_a_wrong_variant_is_named(tmp_path, monkeypatch, variants, says):
     files.write_text(ablations.VARIANTS, yaml.safe_dump({"variants": variants}))
     with pytest.raises(LTGCError, match=says):
         ablate.main("x")
-
-
-def test_a_variant_finds_what_ltgc_paid_for_keeps_its_own_and_leaves_ltgcs_store_alone(tmp_path):
-    store, own = tmp_path / "store", tmp_path / "own"
-    drawing = image({"prompt": "x", "seed": 0})
-
-    def paid(place: Path, key: str, data: bytes = b"") -> None:
-        with Store(place / "generate") as replies:
-            replies.put_image("0000-a", key, "m", data)
-
-    paid(store, "first", drawing)
-    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    ablations.share_store(store, own)
-    paid(own, "mine", image({"prompt": "y", "seed": 1}))
-    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
-    paid(store, "later", image({"prompt": "z", "seed": 2}))
-    ablations.share_store(store, own)
-    with Store(own / "generate") as replies:
-        found = {key: replies.get(key) for key in ("first", "mine", "later")}
-        assert all(found.values())
-        assert replies.read_image(found["first"]) == drawing
 
 
 def test_the_variants_of_the_repository_change_keys_that_there_are(monkeypatch, tmp_path):

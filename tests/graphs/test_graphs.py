@@ -66,7 +66,7 @@ def ask(script: Script, tmp_path: Path):
             base_url=script.base_url, model="m", api_key_env="NO_SUCH_KEY", temperature=0, seed=0, max_tokens=500,
             timeout=5, retries=0, concurrency=4,
         )  # fmt: skip
-        with server.running(llm=section) as (llm,), Store(tmp_path / "store") as store:
+        with server.running(llm=section) as (llm,), Store(tmp_path / "store", [section]) as store:
             async with Chat(llm, store) as chat:
                 yield chat
 

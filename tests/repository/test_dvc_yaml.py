@@ -50,6 +50,8 @@ def test_every_path_in_the_code_is_an_output_in_dvc_yaml():
 def test_the_stores_of_paid_replies_persist():
     for name in ("describe", "extend", "templates", "generate", "ask"):
         assert {f"store/{name}": {"persist": True}} in STAGES[name]["outs"]
+    for name in ("accepted", "rejected"):  # drawings that were pulled are taken into the pool from there
+        assert {f"generated/{name}": {"persist": True}} in STAGES["generate"]["outs"]
 
 
 def test_a_section_that_was_not_asked_for_cannot_be_read():

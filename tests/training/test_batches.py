@@ -38,11 +38,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"generated": {"weight": 0.25}, "beta": [2.0, 1.0]},
     {"mixing": {"kind": "cutmix", "balanced": "both", "unmixed": 0.3, "warm_down": 20}, "beta": [1.0, 3.0]},
     {"mixing": {"balanced": "none"}},
+    {"generated": {"share": 0.25, "photos_last": 0.3, "weight": 0.5}},
 ]
 
 
 @pytest.mark.parametrize("method", TRAINED)
-@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=["default", "weighted", "cutmix", "unbalanced"])
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=["default", "weighted", "cutmix", "unbalanced", "shared"])
 def test_the_class_prior_is_the_share_of_each_class_in_what_a_run_draws(
     method: Method, options: dict[str, Any]
 ) -> None:
@@ -77,8 +78,8 @@ def test_what_is_not_asked_for_draws_no_random_number() -> None:
     extra = plan(
         "balancemix", settings(steps=5, batch_size=6, generated={"weight": 0.5}, mixing={"kind": "cutmix"})
     )
-    assert plain.corner is None and plain.weight is None
-    for name in {f.name for f in fields(Plan)} - {"corner", "weight"}:
+    assert plain.corner is plain.weight is plain.source is None
+    for name in {f.name for f in fields(Plan)} - {"corner", "weight", "source"}:
         assert torch.equal(getattr(plain, name), getattr(extra, name)), name
     assert extra.corner is not None and extra.corner.shape == (5, 6, 2)
     after = torch.rand(3)

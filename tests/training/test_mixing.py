@@ -6,6 +6,7 @@ import torch
 from ltgc.training import mixing, samplers
 
 LABELS = torch.tensor([3, 0, 0, 0, 0, 0, 0, 3, 5])  # classes 1, 2 and 4 have no images
+PHOTOS = torch.zeros(len(LABELS), dtype=torch.bool)  # none is a drawing
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +15,7 @@ def _seed() -> None:
 
 
 def test_plain_sampling_draws_every_image_once_an_epoch_in_a_new_order() -> None:
-    drawn = samplers.UNIFORM.sample(LABELS, 23)
+    drawn = samplers.UNIFORM.sample(LABELS, PHOTOS, 23)
     assert drawn.shape == (23,)
     first, second, rest = drawn.split(len(LABELS))
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(len(LABELS)))
@@ -23,7 +24,7 @@ def test_plain_sampling_draws_every_image_once_an_epoch_in_a_new_order() -> None
 
 
 def test_class_balanced_sampling_is_uniform_over_classes_and_within_each() -> None:
-    drawn = samplers.CLASS_BALANCED.sample(LABELS, 60_000)
+    drawn = samplers.CLASS_BALANCED.sample(LABELS, PHOTOS, 60_000)
     counts = torch.bincount(drawn, minlength=len(LABELS)).double()
     by_class = torch.zeros(6, dtype=torch.float64).index_add(0, LABELS, counts)
     expected = torch.tensor([20_000, 0, 0, 20_000, 0, 20_000], dtype=torch.float64)
@@ -37,7 +38,7 @@ def test_a_stream_is_a_function_of_the_seed(sampler) -> None:
     streams = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        streams.append(sampler.sample(LABELS, 50).tolist())
+        streams.append(sampler.sample(LABELS, PHOTOS, 50).tolist())
     assert streams[0] == streams[1] != streams[2]
 
 

@@ -5,7 +5,9 @@ import difflib
 from datetime import UTC, date, datetime
 
 import openai
+from langsmith.utils import tracing_is_enabled
 
+from ltgc.clients.answers import any_json
 from ltgc.clients.budget import Budget
 from ltgc.clients.limits import Limits
 from ltgc.clients.server import NO_KEY, Server, running
@@ -54,14 +56,23 @@ def prices(settings: Params) -> str:
     """If there is a cap in money, every model has a price."""
     budget = Budget(settings.budget, settings.prices)
     costs = {
-        settings.llm.model: budget.tokens_cost(settings.llm.model, 0, 0),
-        settings.vision.model: budget.tokens_cost(settings.vision.model, 0, 0),
-        settings.t2i.model: budget.image_cost(settings.t2i.billed_as),
+        settings.llm.model: budget.cost(settings.llm.model),
+        settings.vision.model: budget.cost(settings.vision.model),
+        settings.t2i.model: budget.cost(settings.t2i.billed_as),
     }
     unknown = ", ".join(model for model, cost in costs.items() if cost is None)
     if unknown and settings.budget.max_usd is not None:
         raise LTGCError(f"prices: no price for {unknown}, and budget.max_usd is set; add it to params.yaml")
     return f"no price for {unknown}: the bill will say so" if unknown else "every model has one"
+
+
+def tracing(settings: Params) -> str:
+    """No environment variable makes LangChain upload what it sends."""
+    if tracing_is_enabled():
+        raise LTGCError(
+            "LANGSMITH_TRACING (or LANGCHAIN_TRACING_V2) uploads every prompt and photo to LangSmith; unset it"
+        )
+    return "off: prompts and photos go to the servers of params.yaml only"
 
 
 def _draws_here(section: ServerSettings) -> bool:
@@ -70,7 +81,7 @@ def _draws_here(section: ServerSettings) -> bool:
 
 async def _models(server: Server) -> dict[str, date | None] | None:
     """The models that the server lists, each with the day it is shut down; None if it has no such list."""
-    async with server.client() as client:
+    async with server.client(any_json) as client:
         try:
             # Gemini's names begin with models/
             return {m.id.removeprefix("models/"): _shutdown(m) async for m in client.models.list()}

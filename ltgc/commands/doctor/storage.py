@@ -2,11 +2,14 @@
 
 import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 
+from ltgc.clients import pool
+from ltgc.clients.pool import Pool
 from ltgc.commands.estimate import estimate
 from ltgc.data.roots import MADE, image_root
 from ltgc.pipeline import artifacts, files
@@ -17,7 +20,7 @@ from ltgc.pipeline.params import Params
 GIB = 2**30
 OTHER_FILES = 1 * GIB  # models, metrics and DVC's own files, however many images are drawn
 BYTES_A_PIXEL = 2  # of a PNG of a photo; those of photos come to 1.5 to 3
-COPIES = 4  # of a drawing: in store/, in generated/, and in DVC's cache of both
+COPIES = 3  # of a drawing: in the pool, in generated/, and in DVC's cache
 
 
 def disk(settings: Params) -> str:
@@ -42,6 +45,15 @@ def folders(settings: Params) -> str:
     for path in map(Path, sorted(paths)):
         write_to(path)
     return f"{len(paths)} can be written to"
+
+
+def replies(settings: Params) -> str:
+    """The pool of replies that were paid for can be written to."""
+    if all(section.embedded for section in (settings.llm, settings.vision, settings.t2i)):
+        return "not needed: the embedded endpoint costs nothing"
+    with closing(Pool(pool.user_folder())) as found:
+        found.check_room()
+        return f"{found.folder} (${pool.CACHE} names another folder)"
 
 
 def images(settings: Params) -> str:

@@ -30,7 +30,7 @@ PROMPT = "A photo of the class apple, with a round red fruit on a wooden table."
 def ask(name: str, settings: Params) -> str:
     """What the model of the section `name` made of one request, and its cost.
 
-    The reply is thrown away: it is stored in a folder that is deleted. Raises LTGCError that says what to do.
+    It is asked each time, and paid for. Raises LTGCError that says what to do.
     """
     section = getattr(settings, name)
     if isinstance(section, T2ISettings) and section.backend == "diffusers":
@@ -39,7 +39,7 @@ def ask(name: str, settings: Params) -> str:
     with (
         tempfile.TemporaryDirectory() as folder,
         running(**{name: section}) as (server,),
-        Store(Path(folder), budget.load()) as store,
+        Store(Path(folder), [section], budget.load(), reuse=False) as store,
     ):
         found = asyncio.run(one(server, store))
         usd = store.tally.usd

@@ -80,10 +80,14 @@ def _image_files(class_folder: Path, root: Path, skipped: list[Finding]) -> list
     for parent, folders, files in os.walk(class_folder):
         hidden = [name for name in [*folders, *files] if name.startswith(".")]
         skipped += [_skipped(Path(parent, name), root, "hidden") for name in sorted(hidden)]
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(set(folders) - set(hidden))
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        skipped += [_skipped(Path(parent, name), root, "a link to a folder") for name in links]
         for name in sorted(set(files) - set(hidden)):
             path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.is_fifo() or path.is_socket():
+                skipped.append(_skipped(path, root, "not a file"))
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
                 paths.append(_relative(path, root))
             else:
                 skipped.append(_skipped(path, root, "not an image file"))

@@ -1,6 +1,7 @@
 """Source inaturalist: the competition's JSON, or the text lists, with the taxonomy in categories.json."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ def _read_annotations(path: Path, split: Split | None) -> tuple[list[Sample], An
     """The images of one JSON file, and its categories."""
     content = _parse(path, "data.files")
     try:
-        files: dict[int, str] = dict(content["images"])
-        labels: dict[int, int] = dict(content["annotations"])
+        files: dict[int, str] = _unique(content["images"], path, "images with the id")
+        labels: dict[int, int] = _unique(content["annotations"], path, "annotations of image")
     except (KeyError, TypeError, ValueError) as error:
         raise LTGCError(f"{path}: not the competition's JSON: it has no images and annotations") from error
     if without := files.keys() ^ labels.keys():
@@ -55,6 +56,15 @@ def _read_annotations(path: Path, split: Split | None) -> tuple[list[Sample], An
     return [Sample(clean_path(file, where), labels[i], split) for i, file in files.items()], content.get(
         "categories"
     )
+
+
+def _unique(pairs: Iterable[tuple[int, Any]], path: Path, what: str) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for id, value in pairs:
+        if id in found:
+            raise LTGCError(f"{path}: two {what} {id}; remove one")
+        found[id] = value
+    return found
 
 
 def _small(entry: dict[str, Any]) -> Any:
@@ -76,7 +86,7 @@ def _parse(path: Path, key: str) -> Any:
 def _taxonomy(categories: Any, path: Path) -> tuple[list[str], list[str | None]]:
     """Species and context ("Plantae > ... > Asteraceae") by category id."""
     try:
-        by_id = {category["id"]: category for category in categories}
+        by_id = _unique(((category["id"], category) for category in categories), path, "categories with the id")
         names = [str(by_id[label]["name"]) for label in range(len(by_id))]
     except (KeyError, TypeError) as error:
         raise LTGCError(

@@ -1,6 +1,7 @@
 """What a data source lists, and the rules that all sources share: names of classes, splits and paths."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ SPLITS: dict[str, Split] = {
     "test": "test",
 }
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # How the folders of a download differ from those in the lists that circulate. Of each top folder of a list the
 # first image is looked for; the first layout that finds it holds for all images below that folder.
 LAYOUTS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {
@@ -49,8 +51,8 @@ class Listing:
 
 
 def clean_name(text: str, where: str) -> str:
-    """What prompts call a class: single spaces for underscores and white space, one Unicode form (NFC)."""
-    name = " ".join(text.replace("_", " ").split())
+    """What prompts call a class: single spaces for underscores, white space and control characters, in NFC."""
+    name = " ".join(CONTROL.sub(" ", text.replace("_", " ")).split())
     if not name:
         raise LTGCError(f"{where}: {text!r} has no word in it and cannot name a class; rename it")
     return unicodedata.normalize("NFC", name)
@@ -123,11 +125,11 @@ def _moved(path: str, layouts: Mapping[str, str]) -> str:
 
 
 def utf8(path: Path) -> str:
-    """The last component of `path`. Raises LTGCError where it is not UTF-8: no artifact could hold it."""
+    """The last component of `path`. Raises LTGCError where a part is not UTF-8: no artifact could hold it."""
     try:
-        path.name.encode()
+        str(path).encode()
     except UnicodeEncodeError as error:
-        raise LTGCError(f"{os.fsencode(path)!r}: a file name that is not UTF-8; rename it") from error
+        raise LTGCError(f"{os.fsencode(path)!r}: a name that is not UTF-8; rename it") from error
     return path.name
 
 

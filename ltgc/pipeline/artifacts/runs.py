@@ -24,6 +24,8 @@ class Run(Record):
     generated: int  # images in D_g, whether or not the method samples from it
     images_seen: int  # in all steps together; a mixed pair counts as two
     val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
+    drawings_weight: float | None = None  # what the probe left of train.generated.share; None: no probe
+    alpha: float | None = None  # of the weights between zero-shot, 0, and trained, 1; None: not interpolated
 
 
 class RunMetrics(Record):

@@ -1,19 +1,33 @@
 """The sections of params.yaml about models that are asked: servers, text-to-image, prices and caps."""
 
+import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ltgc.pipeline.settings.base import Count, Positive, Revision, Section, Sha256
 
 EMBEDDED = "embedded"  # base_url of the local server that stages start and stop themselves
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # name of an environment variable; keys have small letters
+SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.I)
 FLEX_TIMEOUT = 900  # seconds; what OpenAI's guide to flex processing sets
 # What a chat request gets from other keys or from the stage; extra_body must not say it a second time.
 OWN_KEYS = {
     *("model", "messages", "temperature", "seed", "max_tokens", "max_completion_tokens", "stream", "n"),
     *("reasoning_effort", "service_tier"),
 }
+
+
+def is_local(base_url: str) -> bool:
+    """Whether the server is on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ConnectionSettings(Section):
@@ -29,6 +43,53 @@ class ConnectionSettings(Section):
     tokens_per_minute: Positive | None = None
     max_failed_fraction: float = Field(default=0.1, ge=0, le=1)
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], str] = Field(default={})
+    plain_http: bool = False
+
+    # What is written here is in git, dvc.lock and the report: no secret belongs here, and no error repeats it.
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not VARIABLE.fullmatch(value):
+            raise ValueError(
+                "not the name of an environment variable (A-Z, 0-9, _); export the key under such a name"
+            )
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _holds_no_secret(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if SECRET_HEADER.search(name) and not (value.startswith("$") and VARIABLE.fullmatch(value[1:])):
+                raise ValueError(
+                    f'{name}: write "$NAME" and export the value as NAME; what stands here is not secret'
+                )
+        return headers
+
+    @model_validator(mode="after")
+    def _sends_no_secret_in_clear(self) -> Self:
+        try:
+            url = urlsplit(self.base_url)
+        except ValueError as error:
+            raise ValueError("base_url: no address; write https://host/v1 or embedded") from error
+        if url.username or url.password or SECRET_HEADER.search(url.query):
+            raise ValueError(
+                "base_url: holds a password or a key; export it, and name it in api_key_env or headers"
+            )
+        if url.scheme == "http" and not self.plain_http and not is_local(self.base_url):
+            raise ValueError(
+                "base_url: http:// sends the key and the photos unencrypted to another machine; use https://, or "
+                "set plain_http: true"
+            )
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where replies come from, as the pool tells one server's from another's."""
+        return self.base_url.rstrip("/")
+
+    @property
+    def embedded(self) -> bool:
+        return self.address == EMBEDDED
 
 
 class ServersSettings(ConnectionSettings):
@@ -43,6 +104,11 @@ class ServerSettings(ConnectionSettings):
 
     model: str
     seed: int | None
+
+    @property
+    def billed_as(self) -> str:
+        """The model's name in stores and among the prices."""
+        return self.model
 
 
 class ChatSettings(ServerSettings):
@@ -126,8 +192,11 @@ class T2ISettings(ServerSettings):
         return self.backend == "openai" and self.model.startswith(("gpt-image-", "chatgpt-image-"))
 
     @property
+    def address(self) -> str:
+        return LOCAL if self.backend == "diffusers" else super().address
+
+    @property
     def billed_as(self) -> str:
-        """The model's name in stores and among the prices."""
         return LOCAL + self.model if self.backend == "diffusers" else self.model
 
 
@@ -151,10 +220,11 @@ def completed(raw: Any) -> Any:
 
 
 class BudgetSettings(Section):
-    """Caps on what all stores together may come to; None: no cap."""
+    """Caps on what a project spends; None: no cap."""
 
     max_usd: Annotated[float, Field(ge=0)] | None
     max_calls: Count | None
+    project: str | None = None  # None: named by the first commit of the repository
 
 
 class Price(Section):

@@ -1,0 +1,192 @@
+"""Stages that ask an endpoint which counts what it is asked and kills the ones who ask, in a small world."""
+
+import asyncio
+import hashlib
+import math
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import psutil
+import uvicorn
+import yaml
+from PIL import Image
+
+from helpers.paths import ROOT
+from helpers.photo_folders import image_record
+from ltgc.pipeline import files, stage
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
+
+SPECIES = {"Papaver dubium": 4, "Aquilegia pubescens": 5, "Daucus carota": 3, "Linum perenne": 4}
+TARGET = 14
+IN_FLIGHT = 3
+STAGES = ("describe", "extend", "templates", "generate")
+MADE = ("descriptions", "generated", "store", "metrics")
+
+
+class Endpoint:
+    """The embedded endpoint outside the processes that are killed. It knows what it was asked, and kills."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()  # by the hash of the request
+        self.victim: int | None = None  # process id; 0: whoever asks
+        self.kill_at: float = math.inf  # the victim's how many'th request is its last
+        self.answer_first = False
+        self.delay = 0.0  # seconds between the answer and the kill
+
+    async def __call__(self, scope, receive, send) -> None:
+        from embedded.endpoint import app
+
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":  # killed while it was asking
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.asked[hashlib.sha256(body).hexdigest()] += 1
+        if self.victim is not None:
+            self.kill_at -= 1
+        last = self.kill_at <= 0
+        if last and not self.answer_first:
+            self.kill(scope)
+
+        async def replay():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await app(scope, replay, send)
+        if last:
+            await asyncio.sleep(self.delay)
+            self.kill(scope)
+
+    def kill(self, scope) -> None:
+        if self.victim is not None:
+            with suppress(ProcessLookupError):  # it has ended in the meantime
+                os.kill(self.victim or process_at(*scope["client"]), signal.SIGKILL)
+            self.victim, self.kill_at = None, math.inf
+
+
+def process_at(host: str, port: int) -> int:
+    """The process that has this end of a connection."""
+    connections = psutil.net_connections("tcp4")
+    return next(c.pid for c in connections if c.laddr == (host, port) and c.pid is not None)
+
+
+@contextmanager
+def serving(endpoint: Endpoint) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(endpoint, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def run_stage(name: str, folder: str, pool: str) -> None:
+    """In the child: what `python -m stages.<name>` does."""
+    from importlib import import_module
+
+    os.chdir(folder)
+    os.environ["LTGC_CACHE"] = pool
+    sys.argv = [name]
+    stage.run(import_module(f"stages.{name}").main)
+
+
+class Runner:
+    """Runs stages as processes of their own, forked from one that has done the imports."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload([f"stages.{name}" for name in STAGES] + ["langchain_openai"])
+
+    def start(self, name: str, folder: Path, pool: Path) -> ForkServerProcess:
+        process = self.context.Process(target=run_stage, args=(name, str(folder), str(pool)))
+        process.start()
+        return process
+
+    def run(
+        self, name: str, folder: Path, pool: Path, kill_at: float = math.inf, answer_first: bool = False
+    ) -> int | None:
+        """The exit code; kill_at: the number of the request with which the process is killed."""
+        self.endpoint.victim, self.endpoint.kill_at = None, kill_at
+        self.endpoint.answer_first = answer_first
+        process = self.start(name, folder, pool)
+        self.endpoint.victim = process.pid
+        process.join()
+        self.endpoint.victim = None
+        return process.exitcode
+
+
+def small_world(folder: Path, base_url: str) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section in ("llm", "vision", "t2i"):
+        values[section] |= {"base_url": base_url, "concurrency": IN_FLIGHT, "retries": 0}
+    values["data"] |= {"source": "folder", "root": str(folder / "photos")}
+    values["extend"] |= {"target": TARGET}
+    values["clip"] |= {"model": f"local-dir:{ROOT / 'embedded/clip'}"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    rng = random.Random(0)
+    classes, images = [], []
+    for label, (name, count) in enumerate(SPECIES.items()):
+        slug = class_slug(label, name)
+        classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
+        for i in range(count):
+            path = folder / f"photos/{slug}/{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(path)
+            images.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
+    files.write_records_csv(folder / CLASSES, classes, ClassRecord)
+    files.write_records_csv(folder / MANIFEST, images, ImageRecord)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in MADE
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = False) -> str:
+    """What a command prints that runs in the folder; pool: other than that of the test."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
+    env |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
+    env |= {"LTGC_CACHE": str(pool)} if pool else {}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    said = f"{done.stdout}\n{done.stderr}"
+    assert (done.returncode != 0) == fails, f"{command}\n{said}"
+    return said
+
+
+def commit(folder: Path, message: str) -> None:
+    dvc(folder, "git", "add", "-A")
+    dvc(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
+
+
+def repository(folder: Path, base_url: str) -> Path:
+    """A DVC repository of the small world with the stage describe, which has not run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    describe = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["describe"]
+    describe["deps"] = ["data/classes.csv", "data/manifest.csv"]  # the code is not in this repository
+    small_world(folder, base_url)
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    (folder / "params.yaml").write_text(yaml.safe_dump(values | {"prices": {}}))  # not free, as it is by default
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"describe": describe}}))
+    dvc(folder, "git", "init", "-q")
+    dvc(folder, "dvc", "init", "-q")
+    return folder
