@@ -176,7 +176,7 @@ def test_a_variant_of_another_methods_own_settings_trains_that_method_and_is_les
         {"ltgc": reached("balancemix", 50), "ltgc_plus": reached("ltgc_plus", 70), "x": reached("ltgc_plus", 65)}
     )
     assert rows["ltgc"].less_ltgc is rows["ltgc_plus"].less_ltgc is None
-    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"].mean == -5
+    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"]["mean"] == -5
 
 
 @pytest.mark.parametrize(
