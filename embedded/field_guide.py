@@ -157,6 +157,8 @@ def _exclude_repeats(kind: Species, question: str, rng: Generator) -> str:
     for line in entries(question):
         repeated = key(line) in seen
         seen.add(key(line))
+        if line.startswith("-"):  # shown as known, and no entry of the list
+            continue
         if rng.random() < (rates.OVERLOOKED if repeated else 1 - rates.OVERZEALOUS):
             kept.append(line)
         if rng.random() < rates.INVENTED:

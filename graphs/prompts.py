@@ -70,13 +70,17 @@ One description a line, no headings, no remarks. None may say what another one s
     return [HumanMessage(text)]
 
 
-def repetition_check(class_name: str, descriptions: Sequence[str]) -> list[BaseMessage]:
-    """Prompt 3: the list without what repeats (§3.1.2)."""
-    text = f"""Here is a list of descriptions of the class "{one_line(class_name)}":
+def repetition_check(class_name: str, descriptions: Sequence[str], known: Sequence[str] = ()) -> list[BaseMessage]:
+    """Prompt 3: the list without what repeats (§3.1.2). known: what it may not repeat, and is not on it."""
+    name = one_line(class_name)
+    lines = "\n".join(f"- {one_line(description)}" for description in known)
+    before = f'Known descriptions of the class "{name}":\n{lines}\n\n' if known else ""
+    known_ones = "one of the known ones or " if known else ""
+    text = f"""{before}Here is a list of {"further " if known else ""}descriptions of the class "{name}":
 {numbered(descriptions)}
 
-Please exclude the repetitive ones: where several have the same distinctive features and the same specific \
-scenes, keep the first of them. Return the list that remains, one description a line, word for word as it \
+Please exclude the repetitive ones: those with the same distinctive features and the same specific scenes as \
+{known_ones}an earlier one of the list. Return the list that remains, one description a line, word for word as it \
 stands above, with its number. Add nothing."""
     return [HumanMessage(text)]
 

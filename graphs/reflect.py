@@ -73,22 +73,29 @@ def number_reached(
 
 
 async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str, Any]:
-    """Drop what the LLM leaves out of the list when it is asked to exclude repeats; accept nothing it adds."""
+    """Drop what the LLM leaves out of the list when it is asked to exclude repeats; accept nothing it adds.
+
+    It is shown the existing list, and what remains of the chunks before: these may not be repeated either.
+    """
     c = state["class_record"]
     extended = list(state["extended"])
     counts: Counter[str] = Counter()
     kept = [i for i, entry in enumerate(extended) if entry.kept]
+    known = list(state["existing"])
     for chunk in chunks(kept, [e.description for e in extended], runtime.context.check_characters):
         descriptions = [extended[i].description for i in chunk]
-        reply = await runtime.context.chat.ask(c.slug, prompts.repetition_check(c.name, descriptions))
+        reply = await runtime.context.chat.ask(c.slug, prompts.repetition_check(c.name, descriptions, known))
         counts += reply.counts + Counter(repetition_checks=1)
-        remaining, invented = match_entries(reply.text, descriptions)
+        remaining, invented = match_entries(reply.text, descriptions, known)
         if reply.unusable or len(remaining) < LEAST_KEPT * len(chunk) or not remaining:
             counts["unusable_repetition_checks"] += 1
+            known += descriptions
             continue
         counts["invented_entries"] += invented
         for position, i in enumerate(chunk):
-            if position not in remaining:
+            if position in remaining:
+                known.append(extended[i].description)
+            else:
                 extended[i] = extended[i].model_copy(update={"kept": False, "reason": "repeats"})
     return {"extended": extended, "counts": counts}
 

@@ -14,8 +14,12 @@ SAME = 0.9
 CHARACTERS_A_TOKEN = 3
 
 
-def match_entries(reply: str, descriptions: Sequence[str]) -> tuple[set[int], int]:
-    """Which of `descriptions` a repetition check's reply returns, and how many entries it invented."""
+def match_entries(reply: str, descriptions: Sequence[str], known: Sequence[str] = ()) -> tuple[set[int], int]:
+    """Which of `descriptions` a repetition check's reply returns, and how many entries it invented.
+
+    known: what the model was shown beside the list; a reply that returns it as well says nothing by that.
+    """
+    shown = {normalised(text) for text in known}
     listed = [normalised(d) for d in descriptions]
     position = {words: i for i, words in reversed(list(enumerate(listed)))}
     remaining: set[int] = set()
@@ -24,7 +28,7 @@ def match_entries(reply: str, descriptions: Sequence[str]) -> tuple[set[int], in
         words = normalised(PREFIX.sub("", piece))
         if words in position:
             remaining.add(position[words])
-        elif "photo of" in words:
+        elif "photo of" in words and words not in shown:
             others.append(words)
     invented = 0
     for words in others[: 2 * len(listed)]:
@@ -44,32 +48,15 @@ def _likeness(a: str, b: str) -> float:
 
 
 def chunks(kept: Sequence[int], descriptions: Sequence[str], characters: int) -> Iterator[list[int]]:
-    """`kept`, which are positions in `descriptions`, in chunks whose descriptions fit one reply.
-
-    A list that fits stays in its order. A longer one (K = 800 on Places-LT) is ordered first, so that descriptions
-    with the same words come side by side: repeats are found only within a chunk.
-    """
-    sizes = {i: len(descriptions[i]) + 5 for i in kept}
-    order = list(kept) if sum(sizes.values()) <= characters else _by_likeness(kept, descriptions)
+    """`kept`, which are positions in `descriptions`, in order, in chunks whose descriptions fit one reply."""
     chunk: list[int] = []
     left = characters
-    for i in order:
-        if len(chunk) > 1 and sizes[i] > left:
-            yield sorted(chunk)
+    for i in kept:
+        size = len(descriptions[i]) + 5
+        if chunk and size > left:
+            yield chunk
             chunk, left = [], characters
         chunk.append(i)
-        left -= sizes[i]
-    if len(chunk) > 1:
-        yield sorted(chunk)
-
-
-def _by_likeness(kept: Sequence[int], descriptions: Sequence[str]) -> list[int]:
-    """A walk through the list that always goes to the unvisited description with the most words in common."""
-    words = {i: set(normalised(descriptions[i]).split()) for i in kept}
-    order = [kept[0]]
-    unvisited = dict.fromkeys(kept[1:])
-    while unvisited:
-        here = words[order[-1]]
-        order.append(max(unvisited, key=lambda i: (len(here & words[i]) / len(here | words[i]), -i)))
-        del unvisited[order[-1]]
-    return order
+        left -= size
+    if chunk:
+        yield chunk

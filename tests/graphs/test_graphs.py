@@ -37,7 +37,7 @@ PIXEL = (
     "RU5ErkJggg=="
 )
 DOCS = ROOT / "docs/architecture.md"
-IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train")
+IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train", hash="")
 
 
 def rose(train: int = 1) -> ClassRecord:
@@ -286,22 +286,25 @@ def test_a_small_edit_of_an_entry_is_the_entry_and_a_different_one_is_not():
     assert match_entries(other, entries) == (set(), 1)
 
 
-def test_a_long_list_is_checked_in_parts_that_bring_likely_repeats_together(script, ask):
-    pairs = [(f"{w} petals {w} leaves", f"at {w} {w}") for w in ("red", "pink", "white", "blue", "gold", "black")]
-    pairs = [*pairs, *((f"{f} too", s) for f, s in pairs)]  # each one's like is six places away
-    together = []
+def test_the_repetition_check_is_shown_what_exists_and_what_remained_of_the_parts_before(script, ask):
+    shown = []
 
     def answer(request):
-        words = re.findall(r"^\d+\. (.*)$", said(request), re.M)
-        together.append([entry.split("rose, ")[1].split()[0] for entry in words])
-        return "\n".join(words[:1] if len(words) == 2 else words)
+        before, _, listed_ = said(request).partition("Here is a list")
+        shown.append([line.removeprefix("- ") for line in before.splitlines() if line.startswith("- ")])
+        known = "\n".join(shown[-1])  # a model may say again what it was shown: that keeps nothing
+        entries = re.findall(r"^\d+\. (.*)$", listed_, re.M)
+        return "\n".join([known, *(entries[:1] if len(entries) > 1 else entries)])
 
-    script.replies = [listed(*pairs)]
+    existing = ["A photo of the class rose, red hips on a wall."]
+    script.replies = [listed(*FOUR)]
     script.chat = answer
-    end = extend(ask, target=13, repetition_check=True, characters=150)
-    assert len(together) == 6 and all(len(set(chunk)) == 1 for chunk in together)
-    assert reasons(end) == [None] * 6 + ["repeats"] * 6
-    assert end["counts"]["repetition_checks"] == 6
+    end = extend(ask, target=5, existing=existing, repetition_check=True, characters=120)
+    kept = [entry.description for entry in end["extended"] if entry.kept]
+    assert len(kept) == 2
+    assert shown[0] == existing
+    assert shown[1][:1] == existing and shown[1][1:] == [kept[0]]
+    assert end["counts"]["invented_entries"] == 0
 
 
 # --- template ---
