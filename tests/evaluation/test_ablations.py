@@ -73,7 +73,7 @@ def ltgc(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("TEST_KEY", "k")
         training_world.world(root, training_world.save_clip(root / "clip"), lr=0.05)
         server = {"base_url": script.base_url, "api_key_env": "TEST_KEY", "retries": 0, "max_failed_fraction": 0.0}
-        accepting = {"threshold": -1.0, "offset": 0.0}
+        accepting = {"scorer": "cosine", "threshold": -1.0, "offset": 0.0}
         set_params(llm=server, t2i=server, extend={"target": TARGET}, filter=accepting)
         existing = {"label": 2, "class_name": NAME, "image": "x", "features": "blue", "scene": "in a wood",
                     "description": f"A photo of the class {NAME}, blue in a wood.", "kept": True, "reason": None,
@@ -176,7 +176,7 @@ def test_a_variant_of_another_methods_own_settings_trains_that_method_and_is_les
         {"ltgc": reached("balancemix", 50), "ltgc_plus": reached("ltgc_plus", 70), "x": reached("ltgc_plus", 65)}
     )
     assert rows["ltgc"].less_ltgc is rows["ltgc_plus"].less_ltgc is None
-    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"].mean == -5
+    assert rows["x"].less_ltgc and rows["x"].less_ltgc["all"]["mean"] == -5
 
 
 @pytest.mark.parametrize(

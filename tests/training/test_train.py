@@ -31,6 +31,7 @@ from stages.train import main as train_stage
 # By method: where x_i comes from, whether its classes are balanced, and where x_j comes from (DESIGN §8).
 EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
     "clip_zero_shot": None,
+    "clip_zero_shot_names": None,
     "clip_finetune": ("original", False, None),
     "no_balancemix": ("both", False, None),
     "balanced_sample": ("both", True, None),
