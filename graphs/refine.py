@@ -22,6 +22,8 @@ async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[
     prompt = state.get("prompt", first.description)
     drawing = await painter.draw(state["slug"], prompt, seed)
     counts = Counter(drawings=1, prompts_cut=int(drawing.cut))
+    if drawing.image_tokens:
+        counts |= Counter(drawing_prompt_tokens=drawing.prompt_tokens, drawing_tokens=drawing.image_tokens)
     return {"prompt": prompt, "drawing": drawing, "counts": counts}
 
 

@@ -98,6 +98,14 @@ def export(
 
 
 @app.command()
+def export_drawings(folder: Annotated[Path, typer.Argument(help="A new folder for the data set.")]) -> None:
+    """Write the accepted drawings as WebDataset shards with a dataset card."""
+    from ltgc.commands import export_drawings
+
+    export_drawings.main(folder)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `ltgc export` wrote.")],
     images: Annotated[Path, typer.Argument(help="A folder of images, read with its subfolders.")],

@@ -24,7 +24,7 @@ from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.params import Params
 from ltgc.pipeline.terminal import console
 
-KEPT = 300  # characters of a reply in predictions/lmm.jsonl; the store has all of it
+KEPT = 300  # characters of a reply in answers/lmm.jsonl; the store has all of it
 
 
 def main() -> None:

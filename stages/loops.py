@@ -65,6 +65,9 @@ def main() -> None:
             prompt_tokens=calls["prompt_tokens"],
             completion_tokens=calls["completion_tokens"],
             images=calls.get("drawn", 0),
+            reasoning_tokens=calls.get("reasoning_tokens", 0),
+            flex=(calls.get("flex_prompt_tokens", 0), calls.get("flex_completion_tokens", 0)),
+            drawing_tokens=(calls.get("drawing_prompt_tokens", 0), calls.get("drawing_tokens", 0)),
         )
         for name, calls in asked.items()
     }

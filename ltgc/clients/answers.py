@@ -45,7 +45,11 @@ def drawings(body: bytes, kind: str, request: httpx2.Request) -> bytes:
         raise NoAnswer(f"no data in {_start(body)}")
     image = _first(found, "data") or {}
     fields = {name: value for name in ("b64_json", "url") if (value := _text(image, name)) is not None}
-    return json.dumps({"created": 0, "data": [fields] if fields else []}).encode()
+    usage = found.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    counted = {name: _count(usage.get(name)) for name in ("input_tokens", "output_tokens")}
+    counted["total_tokens"] = sum(counted.values())
+    return json.dumps({"created": 0, "data": [fields] if fields else [], "usage": counted}).encode()
 
 
 def any_json(body: bytes, kind: str, request: httpx2.Request) -> bytes:
@@ -123,6 +127,11 @@ def _usage(found: Mapping[str, Any]) -> dict[str, Any] | None:
     if type(thought) is int and 0 < thought <= reply:
         counts["completion_tokens_details"] = {"reasoning_tokens": thought}
     return counts
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for what is none."""
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else 0
 
 
 def _start(body: bytes) -> str:

@@ -11,6 +11,7 @@ from ltgc.pipeline.settings.servers import LOCAL, BudgetSettings, Price
 MILLION = 1_000_000
 # What a chat API adds around each message (roles, separators): 3 or 4 tokens on OpenAI's models.
 MESSAGE_TOKENS = 8
+FLEX = 0.5  # of the standard price
 ROUNDING = 1e-9  # USD; sums of many small prices
 
 
@@ -40,12 +41,22 @@ class Budget:
         return self.prices.get(model, Price() if model.startswith(LOCAL) else None)
 
     def cost(
-        self, model: str, prompt_tokens: float = 0, completion_tokens: float = 0, images: float = 0
+        self,
+        model: str,
+        prompt_tokens: float = 0,
+        completion_tokens: float = 0,
+        images: float = 0,
+        tier: str | None = None,
     ) -> float | None:
-        """USD; None if the model has no price."""
+        """USD; None if the model has no price. tier: "flex" is half the price.
+
+        A drawing is billed by its tokens or as one of `images`, as the model is priced.
+        """
         if (price := self._price(model)) is None:
             return None
-        return (prompt_tokens * price.input + completion_tokens * price.output) / MILLION + images * price.image
+        share = FLEX if tier == "flex" else 1
+        tokens = (prompt_tokens * price.input + completion_tokens * price.output) / MILLION
+        return share * tokens + images * price.image
 
     def image_tokens(self, model: str) -> int:
         """Prompt tokens that an image in a question counts as."""

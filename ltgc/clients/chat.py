@@ -158,9 +158,10 @@ class Chat:
                     return Reply(failure=failure)
                 reply = self._read(message, messages)
                 used.append(reply.prompt_tokens + reply.completion_tokens)
-                usd = budget.cost(section.model, reply.prompt_tokens, reply.completion_tokens)
+                used_tokens = reply.prompt_tokens, reply.completion_tokens
+                usd = budget.cost(section.model, *used_tokens, tier=reply.service_tier)
                 outcome: Outcome = "useless" if reply.unusable else "answered"
-                cost = Cost(outcome, usd, reply.prompt_tokens, reply.completion_tokens)
+                cost = Cost(outcome, usd, *used_tokens)
                 await self._store.keep(payment, slug, {"model": section.model, **_stored(reply)}, cost)
         self.server.answered(only_thought=reply.only_thought)
         return _judged(reply)

@@ -17,6 +17,7 @@ class Cost:
     prompt_tokens: float = 0
     completion_tokens: float = 0
     usd: float | None = 0.0  # None: a model has no price
+    reasoning_tokens: float = 0  # of completion_tokens
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -25,6 +26,7 @@ class Cost:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             None if self.usd is None or other.usd is None else self.usd + other.usd,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
 
 
@@ -36,20 +38,37 @@ def priced(
     prompt_tokens: float,
     completion_tokens: float,
     images: float = 0,
+    reasoning_tokens: float = 0,
+    flex: tuple[float, float] = (0, 0),
+    drawing_tokens: tuple[float, float] = (0, 0),
 ) -> Cost:
-    """The cost of these calls and images. A model that is not used needs no price."""
+    """The cost of these calls and images. A model that is not used needs no price.
+
+    flex: the prompt and completion tokens (of those above) at the price of flex; drawing_tokens: of prompts and
+    of images, in all, where drawings are billed by tokens.
+    """
     budget = Budget(prices=prices)
-    asked = budget.cost(chat_model, prompt_tokens, completion_tokens) if calls else 0.0
-    drawn = budget.cost(t2i_model, images=images) if images else 0.0
-    total = None if asked is None or drawn is None else asked + drawn
-    return Cost(calls, images, prompt_tokens, completion_tokens, total)
+    parts: list[float | None] = []
+    if calls:
+        parts.append(budget.cost(chat_model, prompt_tokens - flex[0], completion_tokens - flex[1]))
+        parts.append(budget.cost(chat_model, *flex, tier="flex"))
+    if images:
+        parts.append(budget.cost(t2i_model, *drawing_tokens, images=images))
+    known = [usd for usd in parts if usd is not None]
+    total = sum(known) if len(known) == len(parts) else None
+    return Cost(calls, images, prompt_tokens, completion_tokens, total, reasoning_tokens)
 
 
 def cost_summary(costs: Mapping[str, Cost]) -> dict[str, Any]:
     """metrics/cost.json: each stage, and all together."""
     total = sum(costs.values(), Cost())
     return {
-        name: asdict(cost) | {"usd": None if cost.usd is None else round(cost.usd, 6)}
+        name: {
+            measure: value
+            for measure, value in asdict(cost).items()
+            if measure not in ("usd", "reasoning_tokens") or (measure == "reasoning_tokens" and value)
+        }
+        | {"usd": None if cost.usd is None else round(cost.usd, 6)}
         for name, cost in [*costs.items(), ("total", total)]
     }
 
@@ -61,6 +80,7 @@ MEASURES = {  # of plots/cost.csv: the name there, and the field of Cost
     "images": "images",
     "prompt tokens": "prompt_tokens",
     "reply tokens": "completion_tokens",
+    "thinking tokens": "reasoning_tokens",
 }
 
 
@@ -70,5 +90,5 @@ def cost_rows(costs: Mapping[str, Cost]) -> list[dict[str, Any]]:
         {"stage": stage, "measure": measure, "value": value}
         for stage, cost in costs.items()
         for measure, field in MEASURES.items()
-        if (value := getattr(cost, field)) is not None
+        if (value := getattr(cost, field)) is not None and (value or field != "reasoning_tokens")
     ]

@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import openai
 
-from ltgc.clients import answers
+from ltgc.clients import answers, drawing_tokens
 from ltgc.clients.http import WrongAddress
 from ltgc.clients.ledger import NOT_BILLED, Cost
 from ltgc.clients.painter import FINAL, UNUSABLE, Drawing, seed_of, usable
@@ -57,18 +58,21 @@ class OpenAIPainter:
         if "image" not in stored:
             reason = stored["failure"]
             return Drawing(seed, None, reason, refinable=reason in FINAL or reason.startswith(UNUSABLE))
-        return usable(seed, self._store.image(stored["image"]))
+        drawing = usable(seed, self._store.image(stored["image"]))
+        used = stored.get("prompt_tokens", 0), stored.get("completion_tokens", 0)
+        return replace(drawing, prompt_tokens=used[0], image_tokens=used[1])
 
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         self.server.check_failures(failed, asked, what)
 
     async def _pay(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
         model, store = self._section.model, self._store
-        usd = store.budget.cost(model, images=1)
-        payment = await store.claim(self._section.address, key, model, usd)
+        most = store.budget.cost(model, *drawing_tokens.expected(self._section, prompt), images=1)
+        payment = await store.claim(self._section.address, key, model, most)
         async with payment.under_way():
             try:
-                data = _bytes(await self._client.images.generate(**self._options_of(prompt, seed)))
+                response = await self._client.images.generate(**self._options_of(prompt, seed))
+                data = _bytes(response)
             except AnsweredElsewhere:
                 raise
             except openai.OpenAIError as error:
@@ -77,13 +81,19 @@ class OpenAIPainter:
                     return {"failure": failure}
                 return await store.keep(payment, slug, {"model": model, "failure": failure}, NOT_BILLED)
             self.server.answered()
+            used = drawing_tokens.billed(response, self._section, prompt)
+            usd = store.budget.cost(model, *used, images=1)
             drawing = usable(seed, data) if data is not None else None
             if data is None or drawing is None or drawing.image is None:
                 reason = drawing.reason if drawing else "no_image"
                 return await store.keep(
-                    payment, slug, {"model": model, "failure": reason}, Cost("useless", usd, images=1)
+                    payment, slug, {"model": model, "failure": reason}, Cost("useless", usd, *used, images=1)
                 )
-            return await store.keep(payment, slug, {"model": model}, Cost("answered", usd, images=1), data)
+            # Only where they are billed: other drawings are kept as they were before there were such models.
+            counts = {"prompt_tokens": used[0], "completion_tokens": used[1]} if used[1] else {}
+            return await store.keep(
+                payment, slug, {"model": model, **counts}, Cost("answered", usd, *used, images=1), data
+            )
 
     def _options_of(self, prompt: str, seed: int) -> dict[str, Any]:
         section = self._section

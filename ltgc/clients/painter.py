@@ -19,6 +19,8 @@ class Drawing:
     image: bytes | None  # as it came
     reason: str | None = None
     refinable: bool = False  # another description may do better: the model refused this one, or drew no image
+    prompt_tokens: int = 0  # that it was billed with; 0 for a price an image
+    image_tokens: int = 0
     cut: bool = False  # the prompt was longer than the model reads, and so was not read to its end
 
 

@@ -52,7 +52,7 @@ REJECTS = re.compile(
     re.I,
 )
 # How a server names a parameter; a prompt that it repeats may hold its name, too ("a sunflower seed").
-NAMES = r"['\"`]{0}['\"`]|(?:param\w*|arg\w*|field|permitted|supplied):? {0}\b|\b{0}\b (?:is|are) not"
+NAMES = r"['\"`]{0}['\"`.\[]|(?:param\w*|arg\w*|field|permitted|supplied):? {0}\b|\b{0}\b (?:is|are|does|do) not"
 REMEDIES = {
     "temperature": "temperature: null (or reasoning_effort: none)",
     "reasoning": "reasoning_effort: one that the model knows, or null",

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from graphs import prompts, reflect
 from graphs.parse import repeats
+from ltgc.clients import drawing_tokens
 from ltgc.clients.budget import Budget
 from ltgc.clients.costs import Cost, priced
 from ltgc.clients.shared_store import stored
@@ -22,6 +23,7 @@ from ltgc.evaluation.asking import images_wanted
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.params import Params
+from ltgc.pipeline.settings.servers import ChatSettings, Price
 from ltgc.pipeline.terminal import output
 
 CHARACTERS_A_TOKEN = 4  # of English, with the tokenisers of today's models
@@ -66,16 +68,30 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     question = _tokens(_length(prompts.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
     named = _asked(shown, question, NAME_TOKENS)
 
-    def cost(model: str, asked: Cost, images: float = 0) -> Cost:
-        tokens = asked.prompt_tokens, asked.completion_tokens
-        return priced(settings.prices, model, settings.t2i.billed_as, asked.calls, *tokens, images)
+    prompt_tokens, image_tokens = drawing_tokens.expected(settings.t2i, "d" * DESCRIPTION)
+
+    def cost(section: ChatSettings, asked: Cost, images: float = 0) -> Cost:
+        price = settings.prices.get(section.model, Price())
+        thinking = 0 if section.reasoning_effort == "none" else asked.calls * price.reasoning_tokens
+        said = asked.prompt_tokens, asked.completion_tokens + thinking
+        return priced(
+            settings.prices,
+            section.model,
+            settings.t2i.billed_as,
+            asked.calls,
+            *said,
+            images,
+            reasoning_tokens=thinking,
+            flex=said if section.service_tier == "flex" else (0, 0),
+            drawing_tokens=(images * prompt_tokens, images * image_tokens),
+        )
 
     return {
-        "describe": cost(settings.vision.model, described),
-        "extend": cost(settings.llm.model, extended),
-        "templates": cost(settings.llm.model, summed_up),
-        "generate": cost(settings.llm.model, refined, images),
-        "ask": cost(settings.vision.model, named),
+        "describe": cost(settings.vision, described),
+        "extend": cost(settings.llm, extended),
+        "templates": cost(settings.llm, summed_up),
+        "generate": cost(settings.llm, refined, images),
+        "ask": cost(settings.vision, named),
     }
 
 
@@ -136,8 +152,12 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         if name == "total":
             table.add_section()
         table.add_row(name, models.get(name, ""), *(f"{n:,.0f}" for n in numbers), usd, count)
+    captions = []
     if total.usd is None:
-        table.caption = "A model has no price: add it to `prices` in params.yaml."
+        captions.append("A model has no price: add it to `prices` in params.yaml.")
+    if total.reasoning_tokens:
+        captions.append(f"Of the reply tokens {total.reasoning_tokens:,.0f} are thinking (reasoning_effort).")
+    table.caption = "\n".join(captions) or None
     return table
 
 

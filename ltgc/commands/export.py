@@ -19,12 +19,14 @@ from ltgc.classifier import lora
 from ltgc.classifier.network import HEAD, load_classifier
 from ltgc.clip.encoder import Clip
 from ltgc.clip.weights import Source, load_clip, locate_clip
+from ltgc.commands import cards
 from ltgc.commands.predict import CLASS_NAMES
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
-from ltgc.pipeline.artifacts.runs import MODELS, Run
+from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.clip import ClipSettings
+from ltgc.pipeline.settings.data import LicensesSettings
 from ltgc.pipeline.terminal import console
 
 ADAPTER = "lora"
@@ -38,13 +40,13 @@ MERGED: dict[str | None, Callable[[Any], Any]] = {
 
 
 def main(method: str, seed: int, folder: Path) -> None:
-    section = params.load("clip")
-    export(MODELS / method / str(seed), section.clip, folder)
+    section = params.load("clip", "licenses")
+    export(MODELS / method / str(seed), section.clip, folder, section.licenses)
     console.print(f"{folder}: {method}, seed {seed}; try ltgc predict {folder} IMAGES OUT.csv")
 
 
-def export(trained: Path, settings: ClipSettings, folder: Path) -> None:
-    """Write what `trained` (models/<method>/<seed>) holds into the new `folder`, whole or not at all.
+def export(trained: Path, settings: ClipSettings, folder: Path, licenses: LicensesSettings) -> None:
+    """Write what `trained` (models/<method>/<seed>) holds and a model card into the new `folder`, or nothing.
 
     Raises LTGCError if the run was skipped or does not exist, if the folder is not empty, and for a tuning that
     adds layers which open_clip's own architecture does not have.
@@ -66,10 +68,9 @@ def export(trained: Path, settings: ClipSettings, folder: Path) -> None:
         )
     network.model.visual = MERGED[tuning](tuned)
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    measured = RUN_METRICS / run.method / f"{run.seed}.json"
+    metrics = files.read_record(measured, RunMetrics) if measured.exists() else None
+    with files.replaced_folder(folder) as part:
         weights = {name: value.contiguous() for name, value in network.model.state_dict().items()}
         save_file(weights, part / "open_clip_model.safetensors", metadata={"format": "pt"})
         files.write_json(part / "open_clip_config.json", config(source, network))
@@ -80,9 +81,10 @@ def export(trained: Path, settings: ClipSettings, folder: Path) -> None:
             shutil.copytree(trained / "adapter", part / ADAPTER)
         names = [c.name for c in classes]
         files.write_json(part / CLASS_NAMES, {"method": run.method, "seed": run.seed, "classes": names})
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        card = cards.model_card(run, metrics, settings, classes, licenses, adapter=tuning == "lora")
+        files.write_text(part / "README.md", card)
+        for path in part.rglob("*"):  # safetensors and the run's own files are written as 0600
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def config(source: Source, network: Clip) -> dict[str, Any]:

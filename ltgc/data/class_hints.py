@@ -15,7 +15,7 @@ COLUMNS = ["class", "hint"]
 def hinted(data: DataSettings, listing: Listing) -> Listing:
     """`listing` with the hints of data.class_hints behind the names, which the LLM, T2I and CLIP all read.
 
-    Raises LTGCError for a file that is no such table and for a hint to a class that there is not.
+    Raises LTGCError for a file that is no such table, and for a hint to a class that does not exist.
     """
     if data.class_hints is None:
         return listing

@@ -6,19 +6,20 @@ from typing import Any
 
 from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.report.inputs import Inputs
-from ltgc.report.selection import accepted, below_threshold, by_label, originals, rarest, refused, spaced
+from ltgc.report.selection import accepted, below_threshold, by_label, filled, originals, rarest, refused, spaced
 from ltgc.report.thumbnails import Thumbnails
 
 # What one class shows at most, so that the page stays small: 1,000 classes with 300 texts each would be 45 MB.
 ORIGINALS = 12
 GENERATED = 24
+GALLERY = 3  # drawings of a class in the gallery
 CHAINS = 30  # refinements
 DESCRIPTIONS = 100  # of each list
 
 
 def fold_outs(inputs: Inputs, thumbnails: Thumbnails, budget: int) -> list[dict[str, Any]]:
     """Everything about each class that is shown; `budget` bytes of thumbnails are shared out evenly."""
-    shown = rarest(inputs.classes)
+    shown = rarest(filled(inputs))
     photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
     existing, extended = by_label(inputs.existing), by_label(inputs.extended)
     chains = refused(inputs.attempts)
@@ -51,6 +52,23 @@ def fold_outs(inputs: Inputs, thumbnails: Thumbnails, budget: int) -> list[dict[
             }
         )
     return entries
+
+
+def gallery(inputs: Inputs, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+    """A photo and a few drawings of each class that has drawings, rarest first, as far as the thumbnails allow."""
+    photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
+    rows = []
+    for c in sorted(inputs.classes, key=lambda c: (c.train, c.label)):
+        if c.label not in drawings or thumbnails.allowed <= 0:
+            continue
+        rows.append(
+            {
+                "c": c,
+                "photo": thumbnails.uri(photos[c.label][0]) if c.label in photos else None,
+                "drawings": [(thumbnails.uri(a.image or ""), a) for a in spaced(drawings[c.label], GALLERY)],
+            }
+        )
+    return rows
 
 
 def _chain(chain: Sequence[Attempt], thumbnails: Thumbnails) -> list[dict[str, Any]]:

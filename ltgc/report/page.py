@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ltgc.data.roots import image_file
 from ltgc.evaluation.comparison import METRICS, control
 from ltgc.pipeline.artifacts.drawings import Contamination
-from ltgc.report import figures, fold_outs, sections, selection, thumbnails
+from ltgc.report import answers, figures, fold_outs, sections, selection, thumbnails
 from ltgc.report.inputs import Inputs
 from ltgc.report.style import method_name
 from ltgc.report.thumbnails import Thumbnails
@@ -40,8 +41,11 @@ def page(inputs: Inputs) -> str:
         "method": method_name,
     }
     accuracy = sections.mean_accuracy(inputs.results.accuracies)
+    against = control(inputs.comparison)
     thumbs = Thumbnails()
     entries = fold_outs.fold_outs(inputs, thumbs, thumbnails.BUDGET)
+    thumbs.allow(thumbnails.GALLERY)
+    gallery = fold_outs.gallery(inputs, thumbs)
     thumbs.allow(thumbnails.BUDGET // 20)
     script, style = (_asset(name) for name in ("report.js", "report.css"))
     return environment.get_template("report.html.j2").render(
@@ -51,7 +55,11 @@ def page(inputs: Inputs) -> str:
         style=style,
         metrics=METRICS,
         rows=sections.comparison_rows(inputs.comparison),
-        control=control(inputs.comparison),
+        control=against,
+        answers=answers.answers(inputs.comparison, inputs.paired, against, inputs.classes, accuracy),
+        looked_for=sections.looked_for(yaml.safe_load(inputs.params)["data"]),
+        gallery=gallery,
+        fold_out_classes=len(selection.filled(inputs)),
         verdict=sections.verdict(inputs.comparison),
         shots=sections.shot_rows(inputs.classes),
         findings=sections.findings(inputs.findings),

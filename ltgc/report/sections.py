@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltgc.data.roots import MADE
 from ltgc.evaluation.comparison import LOWER_IS_BETTER, Comparison, best, statistic
 from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding
 from ltgc.pipeline.artifacts.drawings import Attempt
@@ -89,6 +90,17 @@ def findings(found: Sequence[Finding]) -> list[dict[str, Any]]:
         for kind, title in titles.items()
         if kind in of_kind
     ]
+
+
+def looked_for(data: Mapping[str, Any]) -> str:
+    """What an empty list of findings means, from the section data of params.yaml."""
+    if data["source"] in MADE:
+        return "The images were made by prepare, so they were not searched for bad files and duplicates."
+    if not data["verify"]:
+        return "The images were not looked at: data.verify is false."
+    if data["near_duplicates"] is None:
+        return "Every image can be used. Test images that nearly are training images were not looked for."
+    return "Every image can be used, and no test image nearly is a training image."
 
 
 def flow(loops: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from ltgc.data.roots import image_file
 from ltgc.evaluation.loop_metrics import refinement_chains
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.report.inputs import Inputs
 
 T = TypeVar("T")
 
@@ -19,6 +20,12 @@ CLASSES_SHOWN = 60  # fold-outs: the page of a large data set stays small
 def rarest(classes: Sequence[ClassRecord]) -> list[ClassRecord]:
     """At most CLASSES_SHOWN, those with the fewest training images first: generated content is for these."""
     return sorted(classes, key=lambda c: (c.train, c.label))[:CLASSES_SHOWN]
+
+
+def filled(inputs: Inputs) -> list[ClassRecord]:
+    """The classes that something was written or drawn for; all of them where nothing was."""
+    labels = {e.label for e in inputs.extended} | {a.label for a in inputs.attempts}
+    return [c for c in inputs.classes if c.label in labels] or inputs.classes
 
 
 def by_label(records: Iterable[Any]) -> dict[int, list[Any]]:

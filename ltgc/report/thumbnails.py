@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from ltgc.data import images
 
 SIDE = 128  # pixels, longer side
-BUDGET = 8_000_000  # bytes of data URIs in a page; thousands of texts and an SVG a figure take the rest
+BUDGET = 6_000_000  # bytes of data URIs in the fold-outs; thousands of texts and an SVG a figure take the rest
+GALLERY = 2_500_000  # bytes of those in the gallery
 
 
 @dataclass

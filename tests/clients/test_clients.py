@@ -27,6 +27,7 @@ from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
 from ltgc.clients.tally import Tally
 from ltgc.data import images, shards
+from ltgc.data.synthetic import marked
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import (
@@ -469,12 +470,15 @@ def test_without_a_tail_nothing_is_asked_and_empty_artifacts_are_written(script,
 
 def test_a_stage_fails_when_every_request_failed_and_says_what_the_server_said(script, world):
     script.chat = lambda request: Fault(400, message="temperature does not support 0.2")
-    with pytest.raises(LTGCError, match=r"set vision.temperature: null; it said: .*does not support 0\.2"):
+    with pytest.raises(
+        LTGCError,
+        match=r"set vision.temperature: null \(or reasoning_effort: none\); it said: .*does not support 0\.2",
+    ):
         describe.main()
     assert not EXISTING.exists()
 
 
-def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script, world):
+def test_generate_keeps_every_image_as_it_came_but_marked_and_sorts_them_by_verdict(script, world):
     section = yaml.safe_load(Path("params.yaml").read_text())
     section["clip"] = {"model": save_clip(world / "clip"), "pretrained": None}
     section["filter"] |= {"scorer": "cosine", "threshold": 2.0, "offset": 0.0, "max_refinements": 1}
@@ -502,7 +506,9 @@ def test_generate_keeps_every_image_as_it_came_and_sorts_them_by_verdict(script,
     ]
     for attempt in attempts:
         assert attempt.image == f"generated/rejected/{attempt.id.replace('/', '.tar/')}.png"
-        assert images.read(attempt.image) == png(f"#{attempt.seed % 0x1000000:06x}", comment=attempt.prompt)
+        assert images.read(attempt.image) == marked(
+            png(f"#{attempt.seed % 0x1000000:06x}", comment=attempt.prompt)
+        )
         assert attempt.score is not None and attempt.threshold == 2.0
     assert attempts[0].prompt == "A photo of the class <tulip>/, petals in snow."
     assert not list(ACCEPTED.iterdir())

@@ -88,13 +88,13 @@ def test_one_seed_is_one_image_to_the_byte_in_one_batch_and_to_a_grey_level_in_a
 
 
 def test_what_is_stored_is_not_drawn_again_and_needs_no_model_where_it_is_pinned(pipeline, tmp_path):
-    pinned = section(pipeline, revision=fingerprint(Path(pipeline)))
-    first = draw(pinned, tmp_path, *ROSES[:1])
-    (line,) = lines(tmp_path)
+    pinned, folder = section(pipeline, revision=fingerprint(Path(pipeline))), tmp_path / "store"
+    first = draw(pinned, folder, *ROSES[:1])
+    (line,) = lines(folder)
     assert line["model"] == f"diffusers:{pipeline}"
     elsewhere = Path(pipeline).rename(tmp_path / "moved")
     try:
-        assert draw(pinned, tmp_path, *ROSES[:1]) == first
+        assert draw(pinned, folder, *ROSES[:1]) == first
     finally:
         elsewhere.rename(pipeline)
 

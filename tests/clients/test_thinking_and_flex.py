@@ -1,19 +1,23 @@
-"""Models that think before they reply, and flex processing: what is sent, stored, counted, and what goes wrong."""
+"""What models of today are billed by: thinking, flex processing, the tokens of an image; and what goes wrong."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 
 import pytest
-from helpers.openai_server import Fault, Script, chat_body
-from helpers.server_settings import SLUG, chat_section
+from helpers.openai_server import Body, Fault, Script, chat_body
+from helpers.server_settings import SLUG, chat_section, png, t2i_section
 from langchain_core.messages import HumanMessage
 
-from ltgc.clients import server
+from ltgc.clients import drawing_tokens, server
+from ltgc.clients.budget import Budget
 from ltgc.clients.chat import Chat, Reply
+from ltgc.clients.costs import priced
+from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.servers import ChatSettings
+from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price
 
 
 @pytest.fixture
@@ -78,3 +82,49 @@ def test_flex_is_stored_for_the_bill_needs_time_and_has_its_own_fault(script, tm
         ask(section, tmp_path, *map(str, range(30)))
     with pytest.raises(ValueError, match="set timeout: 900"):
         chat_section(script, service_tier="flex")
+
+
+def test_flex_is_half_the_price_and_thinking_stands_beside_the_tokens():
+    prices = {"m": Price(input=1, output=10)}
+    cost = priced(prices, "m", "m", 2, 2e6, 1e6, reasoning_tokens=4e5, flex=(1e6, 5e5))
+    assert (cost.usd, cost.completion_tokens, cost.reasoning_tokens) == (1 + 5 + 0.5 + 2.5, 1e6, 4e5)
+    assert Budget(prices=prices).cost("m", 1e6, 0, tier="flex") == 0.5
+
+
+def test_an_image_that_is_billed_by_tokens_costs_what_the_reply_says_and_reserves_what_it_may_come_to(
+    script, tmp_path
+):
+    usage = {"input_tokens": 20, "output_tokens": 196, "total_tokens": 216}
+    body = {"created": 0, "data": [{"b64_json": base64.b64encode(png()).decode()}], "usage": usage}
+    script.image = lambda request: Body(body)
+    section = t2i_section(script, model="gpt-image-2.5-flare", quality="low", size="1024x1024")
+    prices = {"gpt-image-2.5-flare": Price(input=5, output=30)}
+
+    async def draw(cap: float | None) -> float | None:
+        budget = Budget(BudgetSettings(max_usd=cap, max_calls=None), prices)
+        with server.running(t2i=section) as (t2i,), Store(tmp_path, [section], budget) as store:
+            async with OpenAIPainter(t2i, store) as painter:
+                drawing = await painter.draw(SLUG, "a rose", 7)
+            assert (drawing.prompt_tokens, drawing.image_tokens) == (20, 196)
+            return store.tally.usd
+
+    with pytest.raises(LTGCError, match=r"the next call may cost \$0\.00"):
+        asyncio.run(draw(0.001))
+    assert script.calls == 0
+    assert asyncio.run(draw(1)) == pytest.approx((20 * 5 + 196 * 30) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "model, quality, size, tokens",
+    [  # OpenAI's examples of gpt-image-2: 0.006, 0.053 and 0.211 USD; 2.5 has other steps
+        ("gpt-image-2", "low", "1024x1024", 196),
+        ("gpt-image-2", "medium", "1024x1024", 1756),
+        ("gpt-image-2", "high", "1024x1024", 7024),
+        ("gpt-image-2.5-flare", "medium", "1536x1024", 343),
+        ("gpt-image-2.5-flare", None, "auto", 1372),  # left to the model: as if it were high
+        ("gpt-image-2.6-flare", "low", "1024x1024", 4 * 196),
+    ],
+)
+def test_tokens_of_an_image_follow_from_its_size_and_quality(script, model, quality, size, tokens):
+    section = t2i_section(script, model=model, quality=quality, size=size)
+    assert drawing_tokens.expected(section, "a rose")[1] == pytest.approx(tokens, rel=0.005)

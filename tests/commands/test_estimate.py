@@ -73,3 +73,16 @@ def test_the_command_prints_the_bill_and_asks_nobody(world, capsys):
     printed = capsys.readouterr().out
     assert "no price" in printed and "add it to `prices`" in printed
     assert sorted(world.rglob("*")) == before
+
+
+def test_size_and_quality_thinking_and_flex_are_in_the_bill(world):
+    low, high = (
+        costs(t2i={"model": "gpt-image-2.5-flare", "size": "1024x1024", "quality": quality})["generate"]
+        for quality in ("low", "high")
+    )
+    assert low.usd / low.images == pytest.approx(196 * 30e-6, rel=0.05) and high.usd > 8 * low.usd
+    thinks = costs(llm={"model": "gpt-6-luna"})["extend"]
+    plain = costs(llm={"model": "gpt-6-luna", "reasoning_effort": "none"})["extend"]
+    assert thinks.reasoning_tokens == thinks.completion_tokens - plain.completion_tokens == 300 * plain.calls
+    flex = costs(llm={"model": "gpt-6-luna", "reasoning_effort": "none", "service_tier": "flex", "timeout": 900})
+    assert flex["extend"].usd == pytest.approx(plain.usd / 2)

@@ -1,23 +1,32 @@
 """Exported models: what plain open_clip, the adapter and `predict` make of the same images."""
 
 import csv
+import doctest
 import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from helpers import training_world
+from helpers.paths import ROOT
+from helpers.server_settings import png
 from PIL import Image
 from safetensors.torch import load_file
 
+from ltgc import notebook
 from ltgc.classifier import tuning
 from ltgc.classifier.network import Classifier, load_classifier
 from ltgc.clip.weights import load_clip
-from ltgc.commands import export, predict
+from ltgc.commands import export, export_drawings, predict
+from ltgc.data import shards
 from ltgc.pipeline import files, params
-from ltgc.pipeline.artifacts.runs import MODELS
+from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, Attempt, Verdict, attempt_id, attempt_image
+from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from stages import train
 
@@ -81,7 +90,8 @@ def test_the_exported_adapter_is_pefts_and_gives_the_same_network(world: Path, t
     export.main("balancemix", 0, tmp_path / "exported")
     saved = {path.name for path in (tmp_path / "exported").iterdir()}
     assert saved == {
-        "open_clip_model.safetensors", "open_clip_config.json", "head.safetensors", "classes.json", "lora"
+        "open_clip_model.safetensors", "open_clip_config.json", "head.safetensors", "classes.json", "lora",
+        "README.md",
     }  # fmt: skip
     (tmp_path / "exported/lora").rename(tmp_path / "exported/adapter")
     (tmp_path / "exported/adapter").rename(tmp_path / "adapter")
@@ -156,3 +166,60 @@ def adapted(values: params.Params) -> Classifier:
 def test_a_folder_that_holds_no_model_is_one_line(world: Path) -> None:
     with pytest.raises(LTGCError, match=r"nowhere: has no classes\.json"):
         predict.main(Path("nowhere"), Path("photos"), Path("o.csv"))
+
+
+def test_the_folder_has_a_model_card_and_ordinary_permissions(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    metrics = RunMetrics(all=60.5, few=None)
+    files.write_json(RUN_METRICS / "balancemix/0.json", metrics.model_dump())
+    export.main("balancemix", 0, folder)
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    (result,) = yaml.safe_load(front)["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "name": "accuracy", "value": 60.5}]
+    assert "balancemix" in text and "not stated (`licenses` in params.yaml)" in text
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o644}
+
+
+def drawing(index: int, verdict: Verdict = "accepted") -> Attempt:
+    id = attempt_id("0000-rose", index, 0)
+    return Attempt(
+        id=id, label=0, class_name="rose|<b>", index=index, round=0, prompt="A photo of the class rose.",
+        seed=index, image=attempt_image(id, verdict) if verdict == "accepted" else None, score=0.5, threshold=0.25,
+        verdict=verdict, refines=None, reason=None if verdict == "accepted" else "refused",
+    )  # fmt: skip
+
+
+def test_the_drawings_are_exported_as_marked_webdataset_shards_with_a_card(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    attempts = [drawing(0), drawing(1), drawing(2, "failed")]
+    files.write_jsonl(ATTEMPTS, attempts)
+    with pytest.raises(LTGCError, match="no drawing was accepted"):
+        export_drawings.main(Path("out/drawings"))
+    members = [
+        pair
+        for a in attempts[:2]
+        for pair in (
+            (Path(a.image or "").name, png()),
+            (f"{Path(a.image or '').stem}.json", a.model_dump_json().encode()),
+        )
+    ]
+    shards.write(ACCEPTED / "0000-rose.tar", members)
+    export_drawings.main(Path("out/drawings"))
+    with tarfile.open("out/drawings/train/0000-rose.tar") as tar:
+        assert tar.getnames() == [f"0000-rose-000{i}-0.{kind}" for i in (0, 1) for kind in ("png", "json")]
+        assert b"trainedAlgorithmicMedia" in tar.extractfile("0000-rose-0000-0.png").read()
+        about = json.load(tar.extractfile("0000-rose-0001-0.json"))
+    assert about["class_name"] == "rose|<b>" and about["seed"] == 1 and None not in about.values()
+    _, front, text = Path("out/drawings/README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["configs"][0]["data_files"] == [{"split": "train", "path": "train/*.tar"}]
+    assert "Every image is synthetic" in text and r"| rose\|&lt;b> | 2 | 1 |" in text
+    with pytest.raises(LTGCError, match="exists already"):
+        export_drawings.main(Path("out/drawings"))
+
+
+def test_the_examples_of_the_notebook_api_are_right(world: Path, tmp_path: Path, monkeypatch) -> None:
+    export.main("clip_zero_shot", 0, tmp_path / "exported")
+    monkeypatch.chdir(ROOT)
+    failed, tried = doctest.testmod(notebook, extraglobs={"exported": tmp_path / "exported"})
+    assert failed == 0 and tried >= 12

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ltgc.commands import shards as command
 from ltgc.data import images, shards
+from ltgc.data.synthetic import marked
 from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.pipeline.errors import LTGCError
 
@@ -132,3 +133,14 @@ def test_the_command_lists_extracts_and_previews(
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LTGCError, match=r"no\.tar: not there"):
         command.show([tmp_path / "no.tar"])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_drawing_is_marked_as_synthetic_and_keeps_its_pixels(kind):
+    file = io.BytesIO()
+    Image.effect_mandelbrot((16, 12), (-2, -1, 1, 1), 9).convert("RGB").save(file, kind)
+    data = marked(file.getvalue())
+    image = Image.open(io.BytesIO(data))
+    assert b"trainedAlgorithmicMedia" in (image.info.get("xmp") or image.text["XML:com.adobe.xmp"].encode())
+    assert image.tobytes() == Image.open(file).tobytes()
+    assert marked(data) == data and marked(b"RIFF....WEBP") == b"RIFF....WEBP"

@@ -67,10 +67,11 @@ def test_every_key_can_be_set_and_each_changes_its_own_line(file):
     changes = set_param(file, *(override(key, value) for key, value in wanted.items()))
     written = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert dict(leaves(written | {"prices": {}})) == dict(leaves(unfolded(wanted) | {"prices": {}}))
-    # Lists lose their last line; a header is a line of its own below its key.
+    # Lists lose their last line; an entry of a mapping is a line of its own below its key.
     lists = sum(isinstance(value, list) for value in wanted.values())
     assert sum(line.startswith("-") for line in changes) == len(wanted)
-    assert sum(line.startswith("+") for line in changes) == len(wanted) - lists + 1
+    mappings = sum(isinstance(value, dict) for value in wanted.values())
+    assert sum(line.startswith("+") for line in changes) == len(wanted) - lists + mappings
 
 
 def unfolded(dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,9 +105,9 @@ def test_going_back_to_earlier_params_gives_the_earlier_runs_without_training(
     assert contents(root) == second and len(trained) == 2
 
 
-def another_photo(root: Path) -> None:
-    path = root / MANIFEST  # which has the hash of each photo
-    path.write_text(path.read_text().replace("train-0.png", "train-1.png", 1))
+def one_photo_less(root: Path) -> None:
+    head, _, *others = (root / MANIFEST).read_text().splitlines(keepends=True)
+    (root / MANIFEST).write_text("".join([head, *others]))
 
 
 def another_drawing(root: Path) -> None:
@@ -121,7 +121,7 @@ def another_template(root: Path) -> None:
 
 
 CHANGES: dict[str, Callable[[Path], None]] = {
-    "photo": another_photo,
+    "photo": one_photo_less,
     "drawing": another_drawing,
     "template": another_template,
     "setting": lambda root: change_params(root, train={"beta": [2.0, 1.0]}),

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from ltgc.pipeline.files import Record
 
-ANSWERS = Path("predictions/lmm.jsonl")
+ANSWERS = Path("answers/lmm.jsonl")
 ASK = Path("metrics/lmm.json")
 
 
 class Answer(Record):
-    """What the vision model said when it was asked for the class of a test image (predictions/lmm.jsonl)."""
+    """What the vision model said when it was asked for the class of a test image (answers/lmm.jsonl)."""
 
     path: str  # ImageRecord.path
     label: int

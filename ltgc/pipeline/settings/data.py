@@ -52,3 +52,11 @@ class DataSettings(Section):
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction + test_fraction must be below 1: nothing would be left to train on")
         return self
+
+
+class LicensesSettings(Section):
+    """What the cards of exported folders say, as the Hugging Face hub names licences; None: not stated."""
+
+    photos: str | None = None
+    drawings: str | None = None
+    models: str | None = None

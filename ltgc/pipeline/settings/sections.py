@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ltgc.pipeline.settings.base import Section
 from ltgc.pipeline.settings.clip import ClipSettings, FilterSettings, QualitySettings
-from ltgc.pipeline.settings.data import DataSettings
+from ltgc.pipeline.settings.data import DataSettings, LicensesSettings
 from ltgc.pipeline.settings.loops import AskSettings, DescribeSettings, ExtendSettings, TemplatesSettings
 from ltgc.pipeline.settings.servers import BudgetSettings, ChatSettings, Price, ServersSettings, T2ISettings
 from ltgc.pipeline.settings.training import CompareSettings, EvaluateSettings, Method, TrainSettings
@@ -34,5 +34,6 @@ class Params(Section):
     compare: CompareSettings
     methods: list[Method] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
+    licenses: LicensesSettings
     budget: BudgetSettings
     prices: dict[str, Price]
