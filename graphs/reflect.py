@@ -15,8 +15,8 @@ from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason
 
 WANTED = 20  # descriptions asked for at once: longer lists end in truncated replies
-# A repetition check that leaves less than this fraction of the list was misunderstood (only the repeats listed, a
-# summary, an example): it is not obeyed.
+# A repetition check that leaves less than this fraction of all that was shown was misunderstood (only the repeats
+# listed, a summary, an example): it is not obeyed.
 LEAST_KEPT = 0.2
 
 
@@ -87,7 +87,9 @@ async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]
         reply = await runtime.context.chat.ask(c.slug, prompts.repetition_check(c.name, descriptions, known))
         counts += reply.counts + Counter(repetition_checks=1)
         remaining, invented = match_entries(reply.text, descriptions, known)
-        if reply.unusable or len(remaining) < LEAST_KEPT * len(chunk) or not remaining:
+        # A late part of the list may well say nothing new.
+        misunderstood = len(known) + len(remaining) < LEAST_KEPT * (len(known) + len(chunk))
+        if reply.unusable or misunderstood or not remaining:
             counts["unusable_repetition_checks"] += 1
             known += descriptions
             continue

@@ -1,7 +1,9 @@
 """Which entries of a list come back when a model is asked to leave out repeats."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import accumulate
 
 from graphs.parse.entries import cut_entries
 from graphs.parse.reply import PREFIX, normalised
@@ -47,16 +49,12 @@ def _likeness(a: str, b: str) -> float:
     return matcher.ratio() if matcher.real_quick_ratio() >= SAME and matcher.quick_ratio() >= SAME else 0.0
 
 
-def chunks(kept: Sequence[int], descriptions: Sequence[str], characters: int) -> Iterator[list[int]]:
-    """`kept`, which are positions in `descriptions`, in order, in chunks whose descriptions fit one reply."""
-    chunk: list[int] = []
-    left = characters
-    for i in kept:
-        size = len(descriptions[i]) + 5
-        if chunk and size > left:
-            yield chunk
-            chunk, left = [], characters
-        chunk.append(i)
-        left -= size
-    if chunk:
-        yield chunk
+def chunks(kept: Sequence[int], descriptions: Sequence[str], characters: int) -> list[list[int]]:
+    """`kept`, which are positions in `descriptions`, in order, in even chunks whose descriptions fit one reply."""
+    sizes = [len(descriptions[i]) + 5 for i in kept]
+    total = sum(sizes)
+    count = math.ceil(total / characters)
+    found: list[list[int]] = [[] for _ in range(count)]
+    for i, before in zip(kept, accumulate(sizes, initial=0), strict=False):
+        found[before * count // total].append(i)
+    return [chunk for chunk in found if chunk]
