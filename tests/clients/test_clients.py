@@ -490,6 +490,7 @@ def test_generate_keeps_every_image_as_it_came_but_marked_and_sorts_them_by_verd
         for i, place in ((3, "rain"), (0, "snow"))
     ]
     records.append(records[0].model_copy(update={"index": 1, "kept": False, "reason": "repeats"}))
+    files.write_jsonl(EXISTING, [])
     files.write_jsonl(EXTENDED, records)
     names = ("rose", "<tulip>/")
     files.write_jsonl(TEMPLATES, [class_template(c, [], "asked_not_to") for c in map(class_of, names)])
@@ -549,6 +550,7 @@ def test_generate_draws_on_this_machine_where_the_backend_says_so(script, world,
     write_params(section)
     kept: dict[str, Any] = {"features": "a", "scene": "b", "kept": True, "reason": None, "round": 1}
     texts = ["A photo of the class <tulip>/, red.", "A photo of the class <tulip>/, red" + " and red" * 20]
+    files.write_jsonl(EXISTING, [])
     files.write_jsonl(
         EXTENDED,
         [
