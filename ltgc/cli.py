@@ -46,9 +46,9 @@ def doctor(
 
 @app.command()
 def estimate() -> None:
-    """Estimate the calls, images, tokens and cost of each stage.
+    """Estimate what each stage will ask and cost.
 
-    No model is asked. Run `dvc repro prepare` first.
+    Calls, images, tokens and USD. No model is asked. Run `dvc repro prepare` first.
     """
     from ltgc.commands import estimate
 
@@ -57,7 +57,10 @@ def estimate() -> None:
 
 @app.command()
 def spent() -> None:
-    """Print what this project has spent, by experiment, stage and model, whatever became of the files."""
+    """Print what this project has spent so far.
+
+    By experiment, stage and model, whatever became of the files.
+    """
     from ltgc.commands import spent
 
     spent.main()
@@ -91,7 +94,7 @@ def export(
     seed: Annotated[int, typer.Argument(help="The seed of the run.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for the model.")],
 ) -> None:
-    """Write a trained model to a folder that open_clip can load."""
+    """Write a trained model as open_clip loads it."""
     from ltgc.commands import export
 
     export.main(method, seed, folder)
@@ -99,7 +102,10 @@ def export(
 
 @app.command()
 def export_drawings(folder: Annotated[Path, typer.Argument(help="A new folder for the data set.")]) -> None:
-    """Write the accepted drawings as WebDataset shards with a dataset card."""
+    """Write the accepted drawings as WebDataset shards.
+
+    With a dataset card.
+    """
     from ltgc.commands import export_drawings
 
     export_drawings.main(folder)

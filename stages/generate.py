@@ -27,7 +27,6 @@ from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
 from ltgc.data import shards
 from ltgc.data.roots import image_file, image_root
-from ltgc.data.synthetic import marked
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import (
@@ -154,13 +153,13 @@ def make_scorer(
 
 
 def write(attempts: list[Attempt], images: dict[str, bytes], folders: dict[Path, Path]) -> None:
-    """The images of one description as files of their own, to be packed, each marked as synthetic."""
+    """The images of one description as files of their own, to be packed."""
     for attempt in attempts:
         if attempt.image is not None:
             shard = Path(attempt.image).parent
             path = folders[shard.parent] / shard.stem / Path(attempt.image).name
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(marked(images[attempt.id]))
+            path.write_bytes(images[attempt.id])
 
 
 def pack(attempts: list[Attempt], folder: Path) -> None:

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Self
 from ltgc.clients import pool, project, shared_store
 from ltgc.clients.budget import Budget
 from ltgc.clients.ledger import Call, Cost, Ledger
-from ltgc.clients.payments import Payment
+from ltgc.clients.payments import AnsweredElsewhere, Payment
 from ltgc.clients.pool import Pool
 from ltgc.clients.tally import Tally
+from ltgc.data.synthetic import marked
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.servers import EMBEDDED, ServerSettings
 
@@ -97,8 +98,8 @@ class Store:
         embedded = address == EMBEDDED
         replies = self._account(embedded).pool
         found = {stored.id: stored.reply for stored in replies.find(key, address)}
-        usable = [id for id, reply in found.items() if "image" not in reply or replies.has_image(reply["image"])]
-        if not usable or not self._reuses:
+        usable = [id for id, reply in found.items() if self._usable(replies, reply)]
+        if not usable:
             return None
         id = self._first_named(embedded, usable) if len(usable) > 1 else usable[0]
         self._note_used(slug, key, embedded, id)
@@ -115,7 +116,10 @@ class Store:
         if usd != 0:
             self._refuse_to_buy_twice(account.pool, model)
         account.pool.check_room()
-        known = max((stored.id for stored in account.pool.find(key, address)), default=0)
+        found = account.pool.find(key, address)
+        if any(self._usable(account.pool, stored.reply) for stored in found):
+            raise AnsweredElsewhere("another process has the reply")  # while this one waited for its turn
+        known = max((stored.id for stored in found), default=0)
         payment = Payment(account.ledger, Call(key, address, model, usd, known))
         await payment.attempt()
         return payment
@@ -123,14 +127,19 @@ class Store:
     async def keep(
         self, payment: Payment, slug: str, reply: dict[str, Any], cost: Cost, image: bytes | None = None
     ) -> dict[str, Any]:
-        """Store what was paid for, first the bytes of a drawing and then the reply that names them; the reply."""
+        """Store what was paid for; the reply. First the drawing, marked as synthetic, then the reply naming it."""
         embedded = payment.call.address == EMBEDDED
         if image is not None:
+            image = marked(image)
             reply = reply | {"image": await asyncio.to_thread(self._account(embedded).pool.put_image, image)}
         id = await payment.keep(reply, cost)
         self._note_used(slug, payment.call.key, embedded, id)
         self.tally.spend(cost)
         return reply
+
+    def _usable(self, replies: Pool, reply: dict[str, Any]) -> bool:
+        """Whether a reply in the pool answers a question: its drawing is there, and replies are used again."""
+        return self._reuses and ("image" not in reply or replies.has_image(reply["image"]))
 
     def image(self, sha256: str) -> bytes:
         """The bytes of a drawing as they came. Raises LTGCError where they are damaged."""

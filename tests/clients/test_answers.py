@@ -52,7 +52,7 @@ ERROR = {"error": {"message": "seed", "code": "content_filter", "param": "seed",
 IMAGES = {"created": 0, "data": [{"b64_json": "aGVsbG8=", "revised_prompt": "x"}], "usage": {"input_tokens": 1}}
 NUMBERS = itertools.count()  # another question for each example: the pool knows the others
 FUZZ = settings(
-    max_examples=int(os.environ.get("FUZZ", "30")),
+    max_examples=int(os.environ.get("FUZZ", "8")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -68,7 +68,11 @@ def test_any_json_in_place_of_a_chat_reply_is_an_outcome(script, tmp_path_factor
 @given(body=nearly(IMAGES) | nearly(ERROR), status=st.sampled_from([200, 200, 200, 400, 403]))
 def test_any_json_in_place_of_a_drawing_is_an_outcome(script, tmp_path_factory, body, status):
     outcome(
-        script, body, status, lambda folder: draw(t2i_section(script), folder, ("a rose", 7)), tmp_path_factory
+        script,
+        body,
+        status,
+        lambda folder, n: draw(t2i_section(script), folder, (f"rose {n}", 7)),
+        tmp_path_factory,
     )
 
 

@@ -142,6 +142,7 @@ quiet = Console(quiet=True)
 for name, values in {
     "stages": {"__path__": [sys.argv[1] + "/stages"]},
     "ltgc.pipeline.stage": {},
+    "ltgc.pipeline.timing": {},
     "ltgc.pipeline.terminal": {"console": quiet, "output": lambda: quiet},
 }.items():
     sys.modules[name] = types.ModuleType(name)

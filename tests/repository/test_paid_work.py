@@ -118,6 +118,15 @@ def test_a_clone_buys_nothing_again_without_a_remote_nor_with_a_part_of_what_was
     assert world.endpoint.asked.total() == 0
 
 
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """Without the counts of calls, which say who paid, and DVC's own files."""
+    return {
+        path: data
+        for path, data in contents(folder).items()
+        if not path.startswith("metrics/calls/") and not path.endswith(".gitignore")
+    }
+
+
 @pytest.mark.parametrize("number", [2, 4])
 def test_processes_at_once_pay_for_each_question_once(paid, tmp_path, number):
     paid.endpoint.asked = Counter()
@@ -130,6 +139,6 @@ def test_processes_at_once_pay_for_each_question_once(paid, tmp_path, number):
     assert [process.exitcode for process in processes] == [0] * number
     assert set(paid.endpoint.asked.values()) == {1}
     for copy in copies:
-        assert contents(copy) == contents(paid.repository)
+        assert artifacts(copy) == artifacts(paid.repository)
     world = World(paid.repository, tmp_path / "pool", paid.endpoint)
     assert world.calls() == paid.endpoint.asked.total()
