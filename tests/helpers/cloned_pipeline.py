@@ -17,7 +17,7 @@ SPECIES = {
     "Papaver dubium": 5,
     "Aquilegia pubescens": 4,
 }
-METHODS = ["clip_finetune", "balancemix"]
+METHODS = ["clip_finetune", "balancemix", "ltgc_plus"]
 TARGET = 10
 
 
