@@ -260,12 +260,12 @@ def test_the_key_is_in_no_file_and_in_no_message(script, tmp_path, capfd):
 # --- images ---
 
 
-def test_an_image_is_stored_as_it_came_and_drawn_once(script, tmp_path):
+def test_an_image_is_stored_with_the_mark_of_a_drawing_and_drawn_once(script, tmp_path):
     data = png(comment="kept")
     script.image = lambda request: data
     section = t2i_section(script)
     (drawing,) = draw(section, tmp_path, ("a rose", 7))
-    assert drawing == Drawing(7, data)
+    assert drawing == Drawing(7, marked(data))
     assert draw(section, tmp_path, ("a rose", 7)) == [drawing]
     assert script.calls == 1
     request = script.requests[0]
@@ -273,7 +273,7 @@ def test_an_image_is_stored_as_it_came_and_drawn_once(script, tmp_path):
         "model": "m", "prompt": "a rose", "size": "64x64", "n": 1, "seed": 7, "response_format": "b64_json",
     }  # fmt: skip
     (line,) = (tmp_path / f"{SLUG}.jsonl").read_text().splitlines()
-    assert json.loads(line)["image"] == hashlib.sha256(data).hexdigest()
+    assert json.loads(line)["image"] == hashlib.sha256(marked(data)).hexdigest()
 
 
 def test_gpt_image_is_not_sent_what_it_refuses_and_the_seed_still_tells_drawings_apart(script, tmp_path):
