@@ -5,7 +5,7 @@ from typing import Any
 
 from ltgc.evaluation.comparison import Comparison
 from ltgc.pipeline.artifacts.dataset import ClassRecord
-from ltgc.report.style import OURS
+from ltgc.report.style import OURS, RECIPE
 
 
 def answers(
@@ -15,24 +15,28 @@ def answers(
     classes: Sequence[ClassRecord],
     accuracy: Mapping[str, Mapping[int, float]],
 ) -> dict[str, Any] | None:
-    """BalanceMix against the control, the best method without drawings; None where one of them did not run.
+    """Our recipe, or BalanceMix where it did not run, against the control, the best method without drawings.
+
+    None where they did not run.
 
     `helped`: (words, points, margin, whether the interval leaves out 0) over all and on few-shot classes;
     `better`, `worse`: classes by what they gain and lose, points; `most`, `least`: the two ends of them.
     """
-    if control is None or OURS not in paired or OURS not in comparison:
+    method = next((m for m in (RECIPE, OURS) if m in paired and m in comparison), None)
+    if control is None or method is None:
         return None
     helped = []
     for metric, words in (("few", "few-shot classes"), ("all", "all test images")):
-        value = paired[OURS][metric]
+        value = paired[method][metric]
         if value["mean"] is not None:
             margin = value.get("margin")
             helped.append((words, value["mean"], margin, margin is not None and abs(value["mean"]) > margin))
-    ours, theirs = accuracy.get(OURS, {}), accuracy.get(control, {})
+    ours, theirs = accuracy.get(method, {}), accuracy.get(control, {})
     gains = sorted(
         (ours[c.label] - theirs[c.label], c.name) for c in classes if {c.label} <= ours.keys() & theirs.keys()
     )
     return {
+        "method": method,
         "control": control,
         "helped": helped,
         "better": sum(gain > 0 for gain, _ in gains),

@@ -16,6 +16,7 @@ METHODS = {
     "ltgc_lift": "LTGC with LIFT",
     "lmm": "Vision model, asked",
 }
+RECIPE = "ltgc_plus"  # what the page opens with, where it ran
 BASELINE, OURS = "clip_finetune", "balancemix"  # the pair that the verdict and the confusions are about
 
 SHOT_COLOURS = {"many": "#4c8bf5", "medium": "#8e6bd8", "few": "#e0663f"}
