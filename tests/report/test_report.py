@@ -80,7 +80,8 @@ def test_the_page_opens_with_whether_it_helped_where_and_what_it_cost(html: str)
         < text.index("Comparison")
     )
     assert re.search(
-        r"\S+ against CLIP \S+ ?\S*, the best method without drawings: \+\d+\.\d .* points on few-shot classes", text
+        r"\S+ against CLIP \S+ ?\S*, the best method without drawings: \+\d+\.\d .* points on few-shot classes",
+        text,
     )
     assert re.search(r"\d classes are better, \d worse; most gained: ", text)
     assert 'class="gallery"' in html and "· 0 generated" not in html
