@@ -2,8 +2,8 @@
 
     python benchmarks/near_duplicates.py PHOTOS     # a folder with train/ and test/ of JPEG files
 
-Prints the nearest pairs of a training and a test photo, in bits of 64, and in how many bits every fourth test photo
-differs from itself shrunk to two thirds and saved at JPEG quality 60, and with 2 % cut off at each side.
+Prints the nearest pairs of a training and a test photo, in bits of 64, and in how many bits every fourth test
+photo differs from itself shrunk to two thirds and saved at JPEG quality 60, and with 2 % cut off at each side.
 """
 
 import sys
