@@ -32,7 +32,7 @@ PLACE = "WARM_COMMANDS"
 # What each command runs. `python` takes -m of our own packages only and leaves the rest to the real one.
 MODULES = {"dvc": "dvc", "ltgc": "ltgc"}
 OURS = ("stages.", "ltgc", "embedded.")
-PRELOADED = ("dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "ltgc.cli", "langchain_openai", "embedded.endpoint")
+OTHERS = ("dvc.cli", "dvc.repo.reproduce", "ltgc.cli", "langchain_openai", "embedded.endpoint")  # than the stages
 # Seconds after which the process looks whether the test run still lives.
 LOOK = 10
 
@@ -117,7 +117,7 @@ def serve() -> None:
         importlib.import_module(f"stages.{path.stem}")
         del sys.modules[f"stages.{path.stem}"]  # it is run as __main__
     del sys.modules["stages"]  # those of the working directory are run
-    for module in PRELOADED:
+    for module in OTHERS:
         importlib.import_module(module)
     gc.freeze()  # a collection would copy what is shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks that answer are waited for by nobody
