@@ -28,6 +28,17 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     return prior / prior.sum()
 
 
+def image_shares(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Tensor:
+    """The share of each image in the targets of the first phase, (N,) float32, sums to 1."""
+    phase = recipe.phases(settings)[0]
+    a, b = settings.beta
+    parts = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]
+    shares = torch.zeros(len(data.labels))
+    for sampling, part in zip(phase.samplings, parts, strict=True):
+        shares[data.range(sampling.data)] += part * _frequencies(sampling, data)[2]
+    return shares
+
+
 def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, classes: int) -> Tensor:
     """What train.generated.adjust adds to logits: nothing for drawings, then for the photos of each phase.
 
