@@ -13,7 +13,7 @@ from ltgc.training import probe
 from ltgc.training.inputs import Inputs, Labelled
 from ltgc.training.methods import Recipe
 from ltgc.training.plan import TrainingSet
-from ltgc.training.priors import image_shares, source_priors
+from ltgc.training.priors import image_shares, photo_prior
 
 
 def weigh_drawings(
@@ -40,20 +40,25 @@ def weigh_drawings(
 
 def probe_first(
     recipe: Recipe, settings: TrainSettings, classifier: Classifier, drawings: Sequence[Labelled], inputs: Inputs
-) -> float:
-    """Give `classifier` the head of a probe, between its own and the trained one; returns how far it went (alpha).
+) -> float | None:
+    """Give `classifier` the head that a probe has trained, as far as validation says; returns how far that is.
 
-    The probe sees the images as the first phase of the run samples them.
+    The head is on the way from its own, 0, to that of a probe, 1, on the images as the run samples them. Where
+    train.generated.share sets how many of them are drawings, the probe at 1 is on photos alone, and a second one
+    on both is at 2: so the drawings move the head as far as they help. None, and probe.SAFE of the way to the
+    last, where some class has no validation image.
     """
-    start = classifier.head.detach()
-    trained = _probed(recipe, settings, classifier, drawings, inputs)
+    share = settings.generated.share
+    shares = [0.0, share] if share and drawings else [share]
+    probes = [_probed(recipe, _with_share(settings, s), classifier, drawings, inputs) for s in shares]
+    path, place = [classifier.head.detach(), *probes], None
     if inputs.unvalidated:
-        head, alpha = probe.between(start, trained, probe.SAFE), probe.SAFE
+        head = probe.at([path[0], path[-1]], probe.SAFE)
     else:
-        head, alpha = probe.choose(start, trained, *_validation(inputs, classifier))
+        head, place = probe.choose(path, *_validation(inputs, classifier))
     with torch.no_grad():
         classifier.head.copy_(head)
-    return alpha
+    return place
 
 
 def _probed(
@@ -62,10 +67,10 @@ def _probed(
     photos = inputs.photos("train")
     features, labels = inputs.features([*photos, *drawings])
     data = TrainingSet(features, labels, original=len(photos))
-    prior = torch.zeros(1, len(classifier.head))
-    if settings.generated.adjust:
-        prior = source_priors(recipe, data, settings, len(classifier.head))[torch.where(data.drawing, 0, 1)]
     shares = image_shares(recipe, data, settings)
+    prior = torch.zeros(len(labels), len(classifier.head))
+    if settings.generated.adjust:
+        prior[: len(photos)] = photo_prior(labels, data.drawing, shares, len(classifier.head)).log()
     device = classifier.head.device
     samples = probe.Samples(features, labels.to(device), shares.to(device), prior.to(device))
     return probe.train_head(classifier.head, samples, classifier.logit_scale)
@@ -76,6 +81,6 @@ def _validation(inputs: Inputs, classifier: Classifier) -> tuple[Tensor, Tensor]
     return features, labels.to(classifier.head.device)
 
 
-def _with_share(settings: TrainSettings, share: float) -> TrainSettings:
+def _with_share(settings: TrainSettings, share: float | None) -> TrainSettings:
     generated = settings.generated.model_copy(update={"share": share})
     return settings.model_copy(update={"generated": generated})

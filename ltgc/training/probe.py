@@ -6,6 +6,7 @@ seconds: the features are computed once for all runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STEPS, LR = 100, 0.003  # of Adam, on all images at once; accuracy is flat up to three times either
-ALPHAS = (1.0, 0.75, 0.5, 0.25, 0.0)  # of the head between texts, 0, and probe, 1; each costs a matrix product
-SAFE = 0.75  # where some class has no validation image
+POINTS = 10  # between one head and the next, of which validation chooses; each costs one matrix product
+SAFE = 0.75  # of the way from the texts to the probe, where some class has no validation image
 CONFIDENCE = 1.645  # standard errors: one in twenty useless sets of drawings passes
 
 
@@ -40,19 +41,23 @@ def train_head(start: Tensor, samples: Samples, logit_scale: float) -> Tensor:
     return F.normalize(head.detach(), dim=-1)
 
 
-def choose(start: Tensor, trained: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """The head between `start` and `trained` that is right most often, by the mean of the classes, and its alpha.
+def choose(path: Sequence[Tensor], features: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """The head on the way along `path` that is right most often, by the mean of the classes, and where that is.
 
-    features, labels: of validation images, every class among them. Of equals, the one nearest to `trained`.
+    path: heads (C, D), joined by straight lines; the place is 0 at the first, 1 at the second, and so on.
+    features, labels: of validation images, every class among them. Of equals, the first is taken.
     """
-    heads = {alpha: between(start, trained, alpha) for alpha in ALPHAS}
-    accuracies = {a: _of_classes(_right(head, features, labels), labels).mean() for a, head in heads.items()}
-    best = max(ALPHAS, key=lambda alpha: accuracies[alpha])
+    places = [place / POINTS for place in range((len(path) - 1) * POINTS + 1)]
+    heads = {place: at(path, place) for place in places}
+    accuracies = {p: _of_classes(_right(head, features, labels), labels).mean() for p, head in heads.items()}
+    best = max(places, key=lambda place: accuracies[place])
     return heads[best], best
 
 
-def between(start: Tensor, trained: Tensor, alpha: float) -> Tensor:
-    return F.normalize(torch.lerp(start, trained, alpha), dim=-1)
+def at(path: Sequence[Tensor], place: float) -> Tensor:
+    """The head at `place` of `path`, unit vectors."""
+    leg = min(int(place), len(path) - 2)
+    return F.normalize(torch.lerp(path[leg], path[leg + 1], place - leg), dim=-1)
 
 
 def helps(head: Tensor, other: Tensor, features: Tensor, labels: Tensor) -> bool:

@@ -25,7 +25,9 @@ class Run(Record):
     images_seen: int  # in all steps together; a mixed pair counts as two
     val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
     drawings_weight: float | None = None  # what the probe left of train.generated.share; None: no probe
-    head_alpha: float | None = None  # of the first head between texts, 0, and probe, 1; None: not probed first
+    head_alpha: float | None = (
+        None  # of the first head: texts 0, probe on photos 1, with drawings 2; None: not chosen
+    )
     alpha: float | None = None  # of the weights between the first, 0, and trained, 1; None: not interpolated
 
 
