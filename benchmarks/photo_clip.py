@@ -62,7 +62,7 @@ def train(folder: Path, out: Path, steps: int) -> None:
         rows = np.array([*balanced, *rng.integers(0, len(files), BATCH - len(balanced))])
         rng.shuffle(rows)
         close = rng.random(BATCH) < 0.5
-        texts, said = captioned(rows[:CAPTIONED], close)
+        texts, said = captioned(rows[:CAPTIONED], close[:CAPTIONED])
         shown = values[rows].clone()
         shown[:, AXES.index("view")] = torch.from_numpy(close).long()
         features, contrasted = loss_of(crops(pixels[rows], close, rng), shown, texts, said)
