@@ -150,7 +150,7 @@ def main() -> None:
                 "data.long_tail.ratio": args.ratio, "servers.base_url": url, "llm.model": Photos.chat,
                 "vision.model": Photos.chat, "t2i.model": Photos.t2i, "t2i.style": style,
                 "budget.project": "photos", "clip.model": f"local-dir:{clip}", "clip.revision": None,
-                "extend.target": args.target,
+                "extend.target": args.target, f"prices.{Photos.chat}": {}, f"prices.{Photos.t2i}": {},
                 "methods": args.methods, "seeds": args.seeds, "ask.max_images": 0, "train.device": "cpu",
                 "evaluate.device": "cpu",
             }  # fmt: skip
