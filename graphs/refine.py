@@ -6,7 +6,6 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.entries import first_description
 from graphs.parse.reply import Unusable, usable_text
 from graphs.state import RefineContext, RefineState
@@ -75,7 +74,7 @@ async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     attempts, class_name = state["attempts"], state["description"].class_name
     tried = [(attempt.prompt, attempt.reason) for attempt in attempts]
     round = state.get("round", 0) + 1
-    question = prompts.refine(class_name, tried, state.get("unusable"), round)
+    question = runtime.context.prompts.refine(class_name, tried, state.get("unusable"), round)
     reply = await runtime.context.chat.ask(state["slug"], question)
     update = {"round": round, "reply": reply, "counts": reply.counts}
     try:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
+from graphs.prompts import Prompts
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
 from ltgc.clip.subject import Subject
@@ -26,6 +27,7 @@ Counts = Annotated[Counter[str], operator.add]
 @dataclass(frozen=True)
 class DescribeContext:
     chat: Chat  # the vision model
+    prompts: Prompts
     tries: int
 
 
@@ -51,6 +53,7 @@ class Names(Protocol):
 @dataclass(frozen=True)
 class ClassifyContext:
     chat: Chat  # the vision model
+    prompts: Prompts
     class_list: str  # see prompts.class_list
     names: Names
 
@@ -71,6 +74,7 @@ class ClassifyState(TypedDict):
 @dataclass(frozen=True)
 class ReflectContext:
     chat: Chat
+    prompts: Prompts
     target: int  # K_y
     max_rounds: int
     max_stalled: int
@@ -95,6 +99,7 @@ class ReflectState(TypedDict):
 @dataclass(frozen=True)
 class TemplateContext:
     chat: Chat
+    prompts: Prompts
     tries: int
 
 
@@ -126,6 +131,7 @@ class Scorer(Protocol):
 @dataclass(frozen=True)
 class RefineContext:
     chat: Chat
+    prompts: Prompts
     painter: Painter
     scorer: Scorer
     max_refinements: int  # R

@@ -6,7 +6,7 @@ python -m stages.describe
 import asyncio
 from collections import Counter
 
-from graphs import describe
+from graphs import describe, prompts
 from graphs.state import DescribeContext, DescribeState
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
@@ -42,10 +42,10 @@ def main() -> None:
 async def describe_all(
     settings: Params, tail: list[ImageRecord], few: dict[int, ClassRecord], store: Store
 ) -> list[tuple[ExistingDescription, Calls]]:
-    root = image_root(settings.data)
+    root, words = image_root(settings.data), prompts.load("describe", "again")
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            context = DescribeContext(chat, settings.describe.tries)
+            context = DescribeContext(chat, words, settings.describe.tries)
 
             async def one(image: ImageRecord) -> tuple[ExistingDescription, Calls]:
                 try:

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter, defaultdict
 from typing import Any
 
-from graphs import reflect
+from graphs import prompts, reflect
 from graphs.parse.repeats import CHARACTERS_A_TOKEN
 from graphs.parse.template_2 import template_text
 from graphs.state import ReflectContext, ReflectState
@@ -57,11 +57,12 @@ async def extend_all(
     settings: Params, tail: list[ClassRecord], existing: dict[int, list[str]], store: Store
 ) -> list[dict[str, Any]]:
     """The last state of each class's graph, in the order of `tail`."""
-    bounds = settings.extend
+    bounds, words = settings.extend, prompts.load("extend", "repetition_check")
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
             context = ReflectContext(
                 chat=chat,
+                prompts=words,
                 target=bounds.target,
                 max_rounds=bounds.max_rounds,
                 max_stalled=bounds.max_stalled,

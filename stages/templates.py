@@ -6,7 +6,7 @@ python -m stages.templates
 import asyncio
 from collections import Counter, defaultdict
 
-from graphs import template
+from graphs import prompts, template
 from graphs.parse.template_2 import class_template
 from graphs.state import TemplateContext, TemplateState
 from ltgc.clients import budget, server
@@ -56,9 +56,10 @@ def main() -> None:
 async def summarize_all(
     settings: Params, classes: list[ClassRecord], descriptions: dict[int, list[str]], store: Store
 ) -> list[tuple[ClassTemplate, Calls]]:
+    words = prompts.load("summarize", "again")
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
-            context = TemplateContext(chat, settings.templates.tries)
+            context = TemplateContext(chat, words, settings.templates.tries)
 
             async def one(c: ClassRecord) -> tuple[ClassTemplate, Calls]:
                 start = TemplateState(class_record=c, descriptions=descriptions[c.label])

@@ -13,10 +13,10 @@ from ltgc.pipeline.artifacts.replies import CALLS, STORE
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-def loaded_keys(module: Path) -> set[str]:
-    """The literal arguments of `params.load(...)` in a stage's source."""
+def loaded_keys(module: Path, function: str = "params.load") -> set[str]:
+    """The literal arguments of `params.load(...)`, or of another function, in a stage's source."""
     calls = [n for n in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-    loads = [c for c in calls if ast.unparse(c.func) == "params.load"]
+    loads = [c for c in calls if ast.unparse(c.func) == function]
     return {ast.literal_eval(argument) for call in loads for argument in call.args}
 
 
@@ -26,6 +26,14 @@ def test_a_stage_declares_exactly_the_params_that_it_loads(name):
     if declared == [{"params.yaml": None}]:  # the report shows the whole file
         return
     assert set(declared) == loaded_keys(ROOT / "stages" / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_prompts_that_it_loads(name):
+    loaded = loaded_keys(ROOT / "stages" / f"{name}.py", "prompts.load")
+    assert {dep for dep in STAGES[name]["deps"] if dep.startswith("prompts/")} == {
+        f"prompts/{prompt}.txt" for prompt in loaded
+    }
 
 
 @pytest.mark.parametrize("name", STAGES)
