@@ -197,7 +197,6 @@ def latency() -> None:
         for name, way, calls, goal in WAYS:
             with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # a real disk, not a tmpfs
                 os.environ["LTGC_CACHE"] = f"{folder}/pool"
-        Path("prompts").symlink_to(ROOT / "prompts")
                 asyncio.run(way(base_url, Path(folder) / "warm", 2))  # imports and pools
                 wall, cpu = time.monotonic(), time.process_time()
                 asyncio.run(way(base_url, Path(folder) / "store", calls))

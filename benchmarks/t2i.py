@@ -92,9 +92,7 @@ def bare(pipe: Any) -> None:
 
 
 async def ours(painter: DiffusersPainter, turn: int) -> None:
-    context = RefineContext(
-        chat=None, prompts=prompts.load(), painter=painter, scorer=AcceptAll(), max_refinements=0
-    )  # type: ignore[arg-type]
+    context: Any = RefineContext(None, prompts.load(), painter, AcceptAll(), 0)  # type: ignore[arg-type]
 
     async def one(i: int) -> None:
         description = ExtendedDescription(

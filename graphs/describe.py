@@ -14,12 +14,10 @@ from ltgc.pipeline.artifacts.descriptions import ExistingDescription
 
 async def describe(state: DescribeState, runtime: Runtime[DescribeContext]) -> dict[str, Any]:
     """Ask the vision model for the image in Template 1."""
-    c = state["class_record"]
-    question = runtime.context.prompts.describe(c.name, state["image_url"], c.context)
+    c, prompts = state["class_record"], runtime.context.prompts
+    question = prompts.describe(c.name, state["image_url"], c.context)
     if last := state.get("record"):
-        question = runtime.context.prompts.again(
-            question, state["reply"].text, last.reason or "", last.replies + 1
-        )
+        question = prompts.again(question, state["reply"].text, last.reason or "", last.replies + 1)
     reply = await runtime.context.chat.ask(c.slug, question)
     return {"reply": reply, "counts": reply.counts}
 

@@ -13,12 +13,10 @@ from graphs.state import TemplateContext, TemplateState
 
 async def summarize(state: TemplateState, runtime: Runtime[TemplateContext]) -> dict[str, Any]:
     """Ask for the most distinctive features of the class in Template 2."""
-    c, replies = state["class_record"], state.get("replies", 0)
-    question = runtime.context.prompts.summarize(c.name, state["descriptions"], c.context)
+    c, replies, prompts = state["class_record"], state.get("replies", 0), runtime.context.prompts
+    question = prompts.summarize(c.name, state["descriptions"], c.context)
     if replies:
-        question = runtime.context.prompts.again(
-            question, state["reply"].text, state["template"].reason or "", replies + 1
-        )
+        question = prompts.again(question, state["reply"].text, state["template"].reason or "", replies + 1)
     reply = await runtime.context.chat.ask(c.slug, question)
     return {"reply": reply, "replies": replies + 1, "counts": reply.counts}
 

@@ -12,8 +12,8 @@ from langchain_core.messages import BaseMessage
 from graphs import prompts
 from ltgc.pipeline.errors import LTGCError
 
-# SHA-256 of every question below, in the words in which the stored replies were asked for. Another word in a file of
-# prompts/ is another question: its replies are paid for again. If that is meant, put the new digest here.
+# SHA-256 of every question below, in the words in which the stored replies were asked for. Another word in a file
+# of prompts/ is another question: its replies are paid for again. If that is meant, put the new digest here.
 WORDS = "d3708cecb7dd81149bc4edecad79dd17548d3707d0457582f6e7ec33c5727040"
 NAMES = ["Bellis perennis", 'a "quoted" {braced} {{twice}} %s $x {% if %} name', "two\nlines <b>&amp;"]
 LISTS = [[], ["A photo of the class x, a, in b."], ["one {a}", "two {{ b }} & <c>", "three"]]
