@@ -9,7 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
+from graphs.parse.template_1 import Description
 from graphs.prompts import Prompts
+from graphs.review import Review
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
 from ltgc.clip.subject import Subject
@@ -132,6 +134,7 @@ class Scorer(Protocol):
 class RefineContext:
     chat: Chat
     prompts: Prompts
+    review: Review
     painter: Painter
     scorer: Scorer
     max_refinements: int  # R
@@ -146,6 +149,7 @@ class RefineState(TypedDict):
     drawing: NotRequired[Drawing]  # the last one
     attempts: NotRequired[list[Attempt]]  # every drawing and what became of it, in order
     images: NotRequired[dict[str, bytes]]  # id of an attempt -> its image as it came
+    rewording: NotRequired[Description | None]  # what a person wants drawn in place of the last drawing
     reply: NotRequired[Reply]  # to the last refinement asked for
     unusable: NotRequired[ReplyReason | RequestReason | None]  # why that reply could not be used
     counts: NotRequired[Counts]

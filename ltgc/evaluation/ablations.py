@@ -19,6 +19,7 @@ from ltgc.evaluation.comparison import Comparison, Statistic, differences, summa
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.descriptions import EXISTING
+from ltgc.pipeline.artifacts.review import REVIEW
 from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.files import Record
@@ -76,6 +77,8 @@ def build(variant: str, changes: Changes) -> Path:
         if entry.is_dir() and entry.name not in MADE and not entry.name.startswith(".") and not link.exists():
             link.symlink_to(entry, target_is_directory=True)
     shutil.copy(EXISTING, folder / EXISTING)
+    if REVIEW.exists():
+        shutil.copy(REVIEW, folder / REVIEW)
     if params.LOCK.exists():  # it says which replies were paid for
         shutil.copy(params.LOCK, folder / params.LOCK)
     files.write_text(folder / params.PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))

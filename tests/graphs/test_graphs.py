@@ -13,6 +13,7 @@ from langchain_core.messages import HumanMessage
 
 from graphs import describe, prompts, refine, reflect, template
 from graphs.parse.repeats import match_entries
+from graphs.review import Review
 from graphs.state import (
     DescribeContext,
     DescribeState,
@@ -376,7 +377,7 @@ def generate(ask, painter=None, max_refinements: int = 3):
     state = RefineState(slug="0000-rose", description=FIRST)
 
     def context(chat):
-        return RefineContext(chat, PROMPTS, painter or Painter(), Scorer(), max_refinements)
+        return RefineContext(chat, PROMPTS, Review(), painter or Painter(), Scorer(), max_refinements)
 
     return ask(refine.graph, state, context)
 

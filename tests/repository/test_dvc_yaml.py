@@ -9,6 +9,7 @@ from helpers.paths import ROOT
 
 from ltgc.pipeline import artifacts, params
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.artifacts.review import REVIEW
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -44,8 +45,8 @@ def test_a_stage_is_described_runs_its_module_and_depends_on_it(name):
     assert name == "code" or f"code/{name}.txt" in stage["deps"]
 
 
-def test_every_path_in_the_code_is_an_output_in_dvc_yaml():
-    declared = set()
+def test_every_path_in_the_code_is_in_dvc_yaml():
+    declared = {REVIEW.as_posix()}  # of a person, and no output
     for stage in STAGES.values():
         for kind in ("outs", "metrics", "plots"):
             for out in stage.get(kind, []):
