@@ -130,11 +130,8 @@ Nobody has looked at all of them. They may show people, trademarks or mistakes.
 
 def photo_licenses() -> Counter[str]:
     """Licence -> photos of which the source states it (data/licenses.csv)."""
-    return (
-        Counter(photo.license for photo in files.read_csv(LICENSES, PhotoLicense))
-        if LICENSES.exists()
-        else Counter()
-    )
+    photos = files.read_csv(LICENSES, PhotoLicense) if LICENSES.exists() else []
+    return Counter(photo.license for photo in photos)
 
 
 def _photos(licenses: LicensesSettings, stated: Mapping[str, int]) -> str:

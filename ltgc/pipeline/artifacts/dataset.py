@@ -50,7 +50,7 @@ class Synonym(Record):
 
 
 class PhotoLicense(Record):
-    """The licence of one image, of sources that state it (data/licenses.csv); for the cards of what is exported."""
+    """The licence of one image, where the source states it (data/licenses.csv); for the cards of exports."""
 
     path: str  # ImageRecord.path
     license: str  # in the source's words; untrusted text
