@@ -15,7 +15,8 @@ from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.review import REVIEW
 
 # What stages make, and so is not linked. What LTGC asked is in the pool, and is not asked again.
-MADE = frozenset("descriptions generated store models predictions plots metrics report ablations preview".split())
+LOOPS = {"descriptions", "generated", "store"}
+MADE = LOOPS | {"models", "predictions", "plots", "metrics", "report", "ablations", "preview"}
 
 
 def build(folder: Path, values: dict[str, Any], made: Collection[str] = MADE) -> None:
