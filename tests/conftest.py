@@ -3,11 +3,13 @@
 import os
 
 import pytest
-from helpers import cloned_pipeline
+from helpers import cloned_pipeline, warm_commands
 from helpers.openai_server import openai_server
 from helpers.paths import ROOT
 
 os.environ["PYTHONPATH"] = str(ROOT)  # stages that tests start in another folder run this code, too
+os.environ["DVC_NO_ANALYTICS"] = "1"  # a process more for every command
+warm_commands.make_place()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

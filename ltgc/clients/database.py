@@ -100,9 +100,11 @@ class Database:
             self._writer.execute(f"PRAGMA user_version={VERSION}")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._waiting: deque[tuple[Change[Any], Future[Any]]] = deque()
+        self._closed = False
 
     def close(self) -> None:
-        """Once everything that was handed in is written."""
+        """Once everything that was handed in is written; what is handed in later is cancelled."""
+        self._closed = True
         self._thread.shutdown()
         self._commit()
         self._reader.close()
@@ -123,6 +125,9 @@ class Database:
     def hand_in(self, change: Change[R]) -> "Future[R]":
         """Have `change` written, in the order in which changes come."""
         future: Future[R] = Future()
+        if self._closed:  # by an error elsewhere; a call under way then stays reserved, as if it had been killed
+            future.cancel()
+            return future
         future.set_running_or_notify_cancel()  # it can no longer be cancelled
         self._waiting.append((change, future))
         with suppress(RuntimeError):  # closing, which writes what is left

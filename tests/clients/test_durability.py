@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -132,9 +131,7 @@ def test_a_pull_gives_a_teammate_every_reply_and_a_push_sends_one_class_for_one_
         dvc(theirs, "dvc", "pull", "-q")
         assert "Running stage" not in dvc(theirs, "dvc", "repro")
         (theirs / EXISTING).unlink()
-        dvc(
-            theirs, sys.executable, "-m", "stages.describe", pool=their_pool
-        )  # and where it does run, it asks nothing
+        dvc(theirs, "python", "-m", "stages.describe", pool=their_pool)  # where it does run, it asks nothing
         assert endpoint.asked.total() == calls
         assert contents(theirs) == contents(mine)
 

@@ -311,3 +311,10 @@ def test_a_failed_run_leaves_the_shared_store_as_it_was_and_the_next_one_has_its
     assert contents(tmp_path) == before
     script.chat = lambda request: "y"
     assert [reply.text for reply in ask(section, tmp_path, "b", "c")] == ["x", "y"]
+
+
+def test_what_comes_after_closing_is_cancelled_and_nobody_waits_for_it(tmp_path):
+    """An error ends a stage while other calls are under way: they settle when the pool is closed already."""
+    database = Database(tmp_path, "pool")
+    database.close()
+    assert database.hand_in(lambda db: db.execute("SELECT 1")).cancelled()

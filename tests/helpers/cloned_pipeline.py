@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from helpers import warm_commands
 from helpers.paths import ROOT
 
 SPECIES = {
@@ -23,7 +24,7 @@ TARGET = 10
 
 def run(clone: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "OPENAI_"))}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    env["PATH"] = os.pathsep.join([warm_commands.folder(), str(Path(sys.executable).parent), env["PATH"]])
     done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True)
     assert not check or done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

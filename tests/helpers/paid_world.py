@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import math
-import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import psutil
@@ -22,9 +20,10 @@ import uvicorn
 import yaml
 from PIL import Image
 
+from helpers import warm_commands
 from helpers.paths import ROOT
 from helpers.photo_folders import image_record
-from ltgc.pipeline import files, stage
+from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 
 SPECIES = {"Papaver dubium": 4, "Aquilegia pubescens": 5, "Daucus carota": 3, "Linum perenne": 4}
@@ -95,40 +94,26 @@ def serving(endpoint: Endpoint) -> Iterator[str]:
         thread.join()
 
 
-def run_stage(name: str, folder: str, pool: str) -> None:
-    """In the child: what `python -m stages.<name>` does."""
-    from importlib import import_module
-
-    os.chdir(folder)
-    os.environ["LTGC_CACHE"] = pool
-    sys.argv = [name]
-    stage.run(import_module(f"stages.{name}").main)
-
-
 class Runner:
-    """Runs stages as processes of their own, forked from one that has done the imports."""
+    """Runs stages as processes of their own."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([f"stages.{name}" for name in STAGES] + ["langchain_openai"])
 
-    def start(self, name: str, folder: Path, pool: Path) -> ForkServerProcess:
-        process = self.context.Process(target=run_stage, args=(name, str(folder), str(pool)))
-        process.start()
-        return process
+    def start(self, name: str, folder: Path, pool: Path) -> warm_commands.Fork:
+        return warm_commands.Fork(f"stages.{name}", folder, LTGC_CACHE=str(pool))
 
     def run(
         self, name: str, folder: Path, pool: Path, kill_at: float = math.inf, answer_first: bool = False
-    ) -> int | None:
+    ) -> int:
         """The exit code; kill_at: the number of the request with which the process is killed."""
         self.endpoint.victim, self.endpoint.kill_at = None, kill_at
         self.endpoint.answer_first = answer_first
         process = self.start(name, folder, pool)
         self.endpoint.victim = process.pid
-        process.join()
+        code = process.wait()
         self.endpoint.victim = None
-        return process.exitcode
+        return code
 
 
 def small_world(folder: Path, base_url: str) -> None:
@@ -165,7 +150,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = False) -> str:
     """What a command prints that runs in the folder; pool: other than that of the test."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
-    env |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"}
+    path = [warm_commands.folder(), str(Path(sys.executable).parent), env["PATH"]]
+    env |= {"PYTHONPATH": str(ROOT), "PATH": os.pathsep.join(path), "DVC_NO_ANALYTICS": "1"}
     env |= {"LTGC_CACHE": str(pool)} if pool else {}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     said = f"{done.stdout}\n{done.stderr}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm_commands
 from helpers.paths import ROOT
 from typer.main import get_command
 
@@ -83,7 +84,8 @@ def test_the_keys_that_a_page_overrides_exist(path):
 
 
 def test_the_blocks_marked_to_run_run_in_a_clone(clone):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = [warm_commands.folder(), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(path)}
     for path in PAGES:
         for info, text in blocks(path):
             if info.split()[1:] != ["run"]:

@@ -1,7 +1,6 @@
 """Paid work survives DVC's own commands: a real repository with the stage describe; an endpoint that counts."""
 
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +95,7 @@ def test_a_rollback_resets_no_cap(world):
     dvc(world.repository, "git", "checkout", "-q", ".")
     dvc(world.repository, "dvc", "checkout", "-q")
     params.write_text(params.read_text().replace("temperature: 0.2", "temperature: 0.3"))
-    said = dvc(world.repository, sys.executable, "-m", "stages.describe", pool=world.pool, fails=True)
+    said = dvc(world.repository, "python", "-m", "stages.describe", pool=world.pool, fails=True)
     assert "budget.max_calls" in said and world.endpoint.asked.total() == 5
 
 
@@ -134,9 +133,7 @@ def test_processes_at_once_pay_for_each_question_once(paid, tmp_path, number):
     for copy in copies:
         shutil.copytree(paid.repository, copy, ignore=shutil.ignore_patterns("store", "dvc.lock"))
     processes = [runner.start("describe", copy, tmp_path / "pool") for copy in copies]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * number
+    assert [process.wait() for process in processes] == [0] * number
     assert set(paid.endpoint.asked.values()) == {1}
     for copy in copies:
         assert artifacts(copy) == artifacts(paid.repository)
