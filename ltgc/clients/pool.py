@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from ltgc.clients.database import Database
+from ltgc.clients.database import Database, check_writable
 from ltgc.clients.project import top
 from ltgc.pipeline import code_digest, files
 from ltgc.pipeline.errors import LTGCError
@@ -60,6 +60,9 @@ class Pool:
         self.database = Database(folder, name)
         self.folder = folder
         self._images = folder / "images"
+        with self.database.errors():
+            self._images.mkdir(exist_ok=True)
+            check_writable(self._images)
 
     def close(self) -> None:
         self.database.close()
