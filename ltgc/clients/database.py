@@ -92,8 +92,8 @@ class Database:
         self._name = name
         with self.errors():
             folder.mkdir(parents=True, exist_ok=True)
-            # SQLite says so as well, but leaves a log with the same permissions, which it then cannot write to even
-            # when the file has become writable.
+            # SQLite says so as well, but leaves a log with the same permissions: it cannot write to that even when
+            # the file has become writable.
             check_writable(folder, folder / FILE)
             self._writer = self._connect()
             self._reader = self._connect()  # of its own, so that looking up never waits for a commit's sync
