@@ -73,6 +73,20 @@ def test_a_shallow_clone_needs_a_name_where_there_is_a_cap(repository, tmp_path,
     assert project.name(CAPPED.model_copy(update={"project": "flowers"})) == "flowers"
 
 
+@pytest.mark.parametrize("broken", ["no commit", "git fails"])
+def test_a_repository_whose_first_commit_is_not_known_needs_a_name_where_there_is_a_cap(
+    repository, tmp_path, monkeypatch, broken
+):
+    if broken == "no commit":
+        git(tmp_path, "init", "-q", "new")
+        monkeypatch.chdir(tmp_path / "new")
+    else:
+        (repository / ".git/HEAD").unlink()  # as where git does not trust the owner of the folder
+    with pytest.raises(LTGCError, match=r"budget.project: .*git log.* set a name for it"):
+        project.name(CAPPED)
+    assert project.name(NO_CAP).startswith("folder ")
+
+
 def test_ltgc_spent_lists_experiments_stages_and_models_with_what_was_useless_and_what_is_lost(
     script, repository, pool_folder, capsys
 ):
