@@ -1,4 +1,5 @@
 # make repro   set everything up and run the whole pipeline on the embedded default
+# make results the same, then what takes hours (five seeds, ablations; with PHOTOS=folder real photos), and docs/results.md
 # make test    set everything up and run the tests
 # make stress  a hundred kills at random moments, and FUZZ examples of each fuzzed property (100,000: an hour or more)
 PYTHON ?= python3
@@ -6,11 +7,20 @@ BIN := .venv/bin
 # Stages run as `python -m stages.<name>`: the environment's python has to come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: repro test stress check clean
+.PHONY: repro results test stress check clean
 
 repro: .venv/installed
 	$(RUN) dvc repro
 	@$(RUN) ltgc compare
+
+# What is up to date is skipped, so this goes on where it was stopped.
+results: repro
+	$(RUN) dvc repro ablations/dvc.yaml
+ifdef PHOTOS
+	mkdir -p ablations/runs && ln -sfn "$(abspath $(PHOTOS))" ablations/runs/photos
+	$(RUN) dvc repro ablations/photos/dvc.yaml
+endif
+	$(RUN) python -m tools.results_page
 
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup

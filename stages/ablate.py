@@ -1,6 +1,7 @@
 """Stage ablate: the loops, one method and its evaluation with some keys changed; or the table of all variants.
 
 python -m stages.ablate no_repetition_check
+python -m stages.ablate five_seeds           # a comparison: all methods from all seeds
 python -m stages.ablate
 """
 
@@ -17,7 +18,7 @@ from ltgc.pipeline.errors import LTGCError
 
 
 def main(variant: str = "") -> None:
-    variants = ablations.variants()
+    variants, comparisons = ablations.variants(), ablations.comparisons()
     seeds = params.load("seeds").seeds
     if not variant:
         results = {name: files.read_record(result_file(name), ablations.Result) for name in variants}
@@ -27,18 +28,31 @@ def main(variant: str = "") -> None:
         files.write_json(ablations.TABLE, {name: row.model_dump() for name, row in rows.items()})
         ablations.print_table()
         return
-    if variant not in variants:
-        raise LTGCError(f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants)}")
+    if variant not in variants | comparisons:
+        raise LTGCError(
+            f"{ablations.VARIANTS}: no variant {variant!r}; there are {', '.join(variants | comparisons)}"
+        )
     take_in_replies()
-    folder = ablations.build(variant, variants[variant])
+    folder = ablations.build(variant, (variants | comparisons)[variant])
+    if variant in comparisons:
+        ablations.take_finished_runs(folder)
+        run_in(folder, "")
+        with chdir(folder):
+            compared = ablations.comparison()
+        files.write_json(ablations.COMPARISONS / f"{variant}.json", compared)
+        return
     method = ablations.method_of(variants[variant])
+    run_in(folder, method)
+    with chdir(folder):
+        result = ablations.result(seeds, method)
+    files.write_json(result_file(variant), result.model_dump())
+
+
+def run_in(folder: Path, method: str) -> None:
     for arguments in ablations.stages(method):
         done = subprocess.run([sys.executable, "-m", *arguments], cwd=folder)
         if done.returncode:
             sys.exit(done.returncode)  # it has said why
-    with chdir(folder):
-        result = ablations.result(seeds, method)
-    files.write_json(result_file(variant), result.model_dump())
 
 
 def take_in_replies() -> None:

@@ -1,7 +1,9 @@
 """Ablations of the loops and of our recipe: the pipeline's own stages in a folder a variant, some keys changed.
 
-    dvc repro ablations/dvc.yaml     # every variant of ablations/variants.yaml, then the table
+    dvc repro ablations/dvc.yaml     # every variant of ablations/variants.yaml, then the table; every comparison
     ltgc ablations         # print metrics/ablations.json again as the table
+
+A variant trains one method. A comparison trains all methods from all seeds, as the pipeline does.
 
 All paths of the pipeline are relative to the working directory. A variant's folder holds links to data and code,
 and params.yaml with some keys changed. What LTGC asked is in the pool, and is not asked again.
@@ -18,8 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.asking import ASK
 from ltgc.pipeline.artifacts.descriptions import EXISTING
-from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, Run, RunMetrics
+from ltgc.pipeline.artifacts.results import COMPARE, PAIRED
+from ltgc.pipeline.artifacts.runs import CURVES, MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.files import Record
 from ltgc.pipeline.terminal import output
@@ -28,6 +32,7 @@ VARIANTS = Path("ablations/variants.yaml")
 RUNS = Path("ablations/runs")
 RESULTS = Path("ablations/results")
 TABLE = Path("metrics/ablations.json")
+COMPARISONS = Path("results")  # <comparison>.json: {"compare": as metrics/compare.json, "paired": as paired.json}
 METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
 LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
 # What a variant makes itself; every other folder of the repository is linked.
@@ -58,11 +63,20 @@ class Row(Record):
 
 def variants() -> dict[str, Changes]:
     """name -> what it changes. Raises LTGCError for a file that does not say so."""
+    return _read("variants")
+
+
+def comparisons() -> dict[str, Changes]:
+    """The same of the comparisons; the file may have none."""
+    return _read("comparisons")
+
+
+def _read(section: str) -> dict[str, Changes]:
     raw = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))
     try:
-        return TypeAdapter(dict[str, dict[str, Changes]]).validate_python(raw)["variants"]
-    except (ValidationError, KeyError) as error:
-        raise LTGCError(f"{VARIANTS}: variants: expected name: {{key of params.yaml: value}}") from error
+        return TypeAdapter(dict[str, dict[str, Changes]]).validate_python(raw).get(section, {})
+    except ValidationError as error:
+        raise LTGCError(f"{VARIANTS}: {section}: expected name: {{key of params.yaml: value}}") from error
 
 
 def build(variant: str, changes: Changes) -> Path:
@@ -94,9 +108,26 @@ def base(method: str) -> str:
     return LTGC if method == METHOD else method
 
 
+def take_finished_runs(folder: Path) -> None:
+    """Give the folder of a comparison what it shares with the pipeline: finished runs, and the answers to `ask`.
+
+    A run that is the same there is not trained again (ltgc/training/runs.py).
+    """
+    for made in (MODELS, CURVES):
+        if made.exists() and not (folder / made).exists():
+            shutil.copytree(made, folder / made)
+    (folder / ASK).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ASK, folder / ASK)
+
+
 def stages(method: str) -> list[list[str]]:
-    """What runs in the folder of a variant, one after another: the arguments of `python -m`."""
+    """What runs in the folder of a variant, one after another: the arguments of `python -m`.
+
+    method: the only one that is trained; empty: all, and they are compared.
+    """
     loops = [[f"stages.{name}"] for name in ("extend", "templates", "generate", "quality")]
+    if not method:
+        return [*loops, ["stages.train"], ["stages.evaluate"], ["stages.compare"]]
     return [*loops, ["stages.train", method], ["stages.evaluate", method]]
 
 
@@ -112,6 +143,11 @@ def changed(variant: str, changes: Changes) -> dict[str, Any]:
             raise LTGCError(f"{VARIANTS}: {variant}: params.yaml has no key {dotted!r}")
         place[last] = value
     return values
+
+
+def comparison() -> dict[str, Any]:
+    """What the stage compare wrote in the working directory."""
+    return {"compare": files.read_json(COMPARE), "paired": files.read_json(PAIRED)}
 
 
 def result(seeds: Sequence[int], method: str = METHOD) -> Result:

@@ -50,23 +50,24 @@ def difference_table(compared: Comparison, reference: str, what: str) -> Table:
     """
     confidence = f"{uncertainty.CONFIDENCE:.0%}"
     notes = [f"±: half of the {confidence} interval, over {what}; bold: it leaves out 0"]
-    if power := _power(compared):
+    if power := detectable(compared):
         notes.append(power)
     table = _table(f"Each less {reference}, points", notes)
     for method, metrics in compared.items():
-        table.add_row(method, *(_signed(value) for value in metrics.values()))
+        cells = [f"[bold]{signed(v)}[/]" if beyond_noise(v) else signed(v) for v in metrics.values()]
+        table.add_row(method, *cells)
     return table
 
 
-def _signed(difference: Statistic) -> str:
+def signed(difference: Statistic) -> str:
+    """ "+1.8±0.7", or a dash for an empty group."""
     if difference["mean"] is None:
         return "–"
     margin = difference["margin"]
-    text = f"{difference['mean']:+.1f}" + ("" if margin is None else f"±{margin:.1f}")
-    return f"[bold]{text}[/]" if beyond_noise(difference) else text
+    return f"{difference['mean']:+.1f}" + ("" if margin is None else f"±{margin:.1f}")
 
 
-def _power(compared: Comparison) -> str | None:
+def detectable(compared: Comparison) -> str | None:
     """How large a difference has to be to be seen: "no difference" is said of nothing smaller."""
     found = []
     for metric in ("all", "few"):

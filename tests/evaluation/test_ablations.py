@@ -17,11 +17,12 @@ from PIL import Image
 from ltgc.evaluation import ablations
 from ltgc.evaluation.comparison import METRICS
 from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
 from ltgc.pipeline.artifacts.runs import RunMetrics
 from ltgc.pipeline.errors import LTGCError
-from stages import ablate, evaluate, extend, generate, quality, templates, train
+from stages import ablate, compare, evaluate, extend, generate, quality, templates, train
 
 NAME = training_world.NAMES[2]  # the only class with fewer than TARGET images
 TARGET = 9
@@ -160,6 +161,27 @@ def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+def test_a_comparison_trains_no_run_again_that_the_pipeline_has_trained(world, capsys):
+    files.write_json(
+        ASK,
+        AskMetrics(images=0, of=9, all=None, many=None, medium=None, few=None, refused=0, no_class=0).model_dump(),
+    )
+    ablate.take_in_replies()
+    folder = ablations.build("compared", {"methods": ["balancemix"]})
+    ablations.take_finished_runs(folder)
+    own = {seed: Path(f"models/balancemix/{seed}/run.json").read_bytes() for seed in (0, 1)}
+    with chdir(folder):
+        for stage in (extend, templates, generate, quality, train, evaluate, compare):
+            stage.main()
+        assert {seed: Path(f"models/balancemix/{seed}/run.json").read_bytes() for seed in (0, 1)} == own
+        found = ablations.comparison()
+    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+    assert world.calls == 0
+    runs = [run.all for run in ablations.result([0, 1]).runs]
+    assert found["compare"]["balancemix"]["all"]["mean"] == pytest.approx(sum(runs) / 2, abs=0.01)
+    assert found["paired"] == {}  # no control among the methods
+
+
 def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):
     ltgc = ablations.result([0, 1])
     first, second = ltgc.runs
@@ -218,7 +240,7 @@ def test_a_wrong_variant_is_named(tmp_path, monkeypatch, variants, says):
 
 def test_the_variants_of_the_repository_change_keys_that_there_are(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    for name, changes in ablations.variants().items():
+    for name, changes in (ablations.variants() | ablations.comparisons()).items():
         values = ablations.changed(name, changes)
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         params.load(path=tmp_path / "params.yaml")

@@ -57,8 +57,15 @@ def reproduced(clone: Path) -> Path:
     chosen = [s | {"train": SPECIES[s["name"]]} for s in world if s["name"] in SPECIES]
     (clone / "small_world").mkdir()
     (clone / "small_world/species.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
-    set_params(clone, data={"root": "small_world"}, extend={"target": TARGET}, train={"steps": 4},
-               methods=METHODS, seeds=[0])  # fmt: skip
+    set_params(
+        clone,
+        data={"root": "small_world"},
+        extend={"target": TARGET},
+        train={"steps": 4},
+        ask={"max_images": 15},
+        methods=METHODS,
+        seeds=[0],
+    )
     for stale in ("dvc.lock", "metrics"):
         path = clone / stale
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

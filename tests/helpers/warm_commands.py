@@ -32,8 +32,8 @@ from helpers.paths import ROOT
 PLACE = "WARM_COMMANDS"
 # What each command runs. `python` takes -m of our own packages only and leaves the rest to the real one.
 MODULES = {"dvc": "dvc", "ltgc": "ltgc"}
-OURS = ("stages.", "ltgc")
-PRELOADED = ("dvc.cli", "dvc.repo.reproduce", "dvc.commands.repro", "ltgc.cli", "langchain_openai")
+OURS = ("stages.", "ltgc", "embedded.")
+OTHERS = ("dvc.cli", "dvc.repo.reproduce", "ltgc.cli", "langchain_openai", "embedded.endpoint")  # than the stages
 # Seconds after which the process looks whether the test run still lives.
 LOOK = 10
 
@@ -118,7 +118,7 @@ def serve() -> None:
         importlib.import_module(f"stages.{path.stem}")
         del sys.modules[f"stages.{path.stem}"]  # it is run as __main__
     del sys.modules["stages"]  # those of the working directory are run
-    for module in PRELOADED:
+    for module in OTHERS:
         importlib.import_module(module)
     gc.freeze()  # a collection would copy what is shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks that answer are waited for by nobody
@@ -135,7 +135,7 @@ def serve() -> None:
         connection.close()
 
 
-def answer(connection: socket.socket) -> NoReturn:
+def answer(connection: socket.socket) -> None:
     """In a fork: run what is asked for in another fork, say its process id, and how it ended."""
     _, files, _, _ = socket.recv_fds(connection, len(b"files"), 3)
     with suppress(BrokenPipeError), connection.makefile("rw") as lines:  # the one who asked may be killed
@@ -144,9 +144,11 @@ def answer(connection: socket.socket) -> NoReturn:
         if not child:
             connection.detach()
             run(files, **asked)
-        print(child, file=lines, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=lines, flush=True)
-    os._exit(0)
+        try:
+            print(child, file=lines, flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=lines, flush=True)
+        finally:  # the one who asked may have been killed
+            os._exit(0)
 
 
 def run(files: list[int], module: str, arguments: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
@@ -155,6 +157,7 @@ def run(files: list[int], module: str, arguments: list[str], folder: str, enviro
         os.dup2(file, number)
         os.close(file)
     os.chdir(folder)
+    sys.executable = f"{os.environ[PLACE]}/python"  # for the endpoint that stages start
     os.environ.clear()
     os.environ.update(environment)
     its_own = environment.get("PYTHONPATH", "").split(os.pathsep)

@@ -61,3 +61,12 @@ def test_a_section_that_was_not_asked_for_cannot_be_read():
         _ = section.extend.max_rounds
     with pytest.raises(AttributeError):
         _ = section.llm
+
+
+def test_dvc_lock_holds_no_stage_that_is_gone():
+    # `dvc repro` leaves the entries of stages that were renamed, and every command reads them all.
+    for lock in (ROOT / "dvc.lock", ROOT / "ablations/dvc.lock"):
+        if lock.exists():
+            declared = yaml.safe_load(lock.with_suffix(".yaml").read_text(encoding="utf-8"))["stages"]
+            locked = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+            assert {name.partition("@")[0] for name in locked} <= set(declared), lock

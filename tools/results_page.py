@@ -1,0 +1,164 @@
+"""The tables of docs/results.md, from the artifacts that their commands write: no figure in them is typed by hand.
+
+python -m tools.results_page        # fills in the tables; a test compares them with the artifacts
+
+A table stands between `<!-- table NAME: COMMAND -->` and `<!-- end -->`. Where the command has not run it says so.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltgc.evaluation import ablations
+from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control
+from ltgc.evaluation.tables import detectable, signed, spread
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
+from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
+
+PAGE = Path("docs/results.md")
+PHOTO_WORLD = ablations.COMPARISONS / "photo_world.json"
+TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def page(text: str, root: Path = Path()) -> str:
+    """The page with its tables as the artifacts below `root` have them. Raises KeyError for an unknown table."""
+
+    def filled(match: re.Match[str]) -> str:
+        begin, name, command, end = match.groups()
+        lines = TABLES[name](root)
+        return begin + (lines if lines else f"*Not run yet: `{command}`*\n") + end
+
+    return TABLE.sub(filled, text)
+
+
+def methods(root: Path) -> str | None:
+    """The default: accuracy, and the differences to the control."""
+    if not (root / COMPARE).exists():
+        return None
+    compared, paired = files.read_json(root / COMPARE), files.read_json(root / PAIRED)
+    text = both(compared, paired)
+    if LMM in compared and (asked := files.read_record(root / ASK, AskMetrics)).images < asked.of:
+        text += f"\n`{LMM}` saw {asked.images:,} of the {asked.of:,} test images, the other rows all.\n"
+    return text
+
+
+def compared(name: str) -> Callable[[Path], str | None]:
+    """The same of a comparison with other keys (ablations/variants.yaml)."""
+
+    def table(root: Path) -> str | None:
+        file = root / ablations.COMPARISONS / f"{name}.json"
+        return both(**files.read_json(file)) if file.exists() else None
+
+    return table
+
+
+def both(compare: Comparison, paired: Comparison) -> str:
+    text = accuracies(compare)
+    if paired and (reference := control(compare)):
+        text += f"\nEach less the control, `{reference}`, in points:\n\n{differences(paired)}"
+    return text
+
+
+def accuracies(compare: Comparison) -> str:
+    rows = {
+        method: [bold(spread(value), method in best(compare, metric)) for metric, value in metrics.items()]
+        for method, metrics in compare.items()
+    }
+    return markdown("method", METRICS.values(), rows)
+
+
+def differences(paired: Comparison) -> str:
+    rows = {
+        method: [bold(signed(value), beyond_noise(value)) for value in metrics.values()]
+        for method, metrics in paired.items()
+    }
+    note = detectable(paired)
+    return markdown("method", METRICS.values(), rows) + (f"\n{note[0].upper()}{note[1:]}.\n" if note else "")
+
+
+def variants(root: Path) -> str | None:
+    """The ablations: each variant, and what it is less the unchanged pipeline with the same method."""
+    if not (root / ablations.TABLE).exists():
+        return None
+    found = {n: ablations.Row.model_validate(r) for n, r in files.read_json(root / ablations.TABLE).items()}
+    rows = {
+        name: [r.method, f"{r.generated:,}", *map(spread, r.accuracy.values()), *less(r.less_ltgc)]
+        for name, r in found.items()
+    }
+    return markdown("variant", ["method", "drawings", *METRICS.values(), "All, less", "Few, less"], rows)
+
+
+def less(difference: Mapping[str, Statistic] | None) -> list[str]:
+    if difference is None:
+        return ["–", "–"]
+    return [bold(signed(difference[metric]), beyond_noise(difference[metric])) for metric in ("all", "few")]
+
+
+def photo_world(root: Path) -> str | None:
+    """Real photos: the drawings of the photos' own domain, and with a style over them."""
+    if not (root / PHOTO_WORLD).exists():
+        return None
+    parts = []
+    for name, world in files.read_json(root / PHOTO_WORLD).items():
+        parts.append(f"**{name.replace('_', ' ')}**\n\n{both(world['compare'], world['paired'])}")
+    return "\n".join(parts)
+
+
+def checks(root: Path) -> str | None:
+    """How right the filter and the repetition check are, where the truth is known."""
+    loops = files.read_json(root / LOOPS) if (root / LOOPS).exists() else {}
+    if not {"filter", "repetition_check"} <= loops.keys():
+        return None
+    found, repeats = loops["filter"], loops["repetition_check"]
+    wrong, disobeyed = found["description_wrong"], found["drawing_disobeyed"]
+    rows = {
+        "drawings checked": f"{found['checked']:,}",
+        "wrong of those drawn": percent(found["wrong_share_drawn"]),
+        "wrong of those accepted": percent(found["wrong_share_accepted"]),
+        "right ones accepted": percent(found["right_accepted"]),
+        "AUROC of the score": f"{found['auroc']:.3f}",
+        "found, of those whose description was wrong already": f"{wrong['flagged']:,} of {wrong['drawn']:,}",
+        "found, of those that disobeyed their description": f"{disobeyed['flagged']:,} of {disobeyed['drawn']:,}",
+        "repeats that the repetition check drops": percent(repeats["recall"]),
+        "repeats among what it drops": percent(repeats["precision"]),
+    }
+    return markdown("", [""], {name: [value] for name, value in rows.items()})
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}".replace("%", " %")
+
+
+def bold(text: str, is_bold: bool) -> str:
+    return f"**{text}**" if is_bold else text
+
+
+def markdown(first: str, headings: Any, rows: Mapping[str, Sequence[str]]) -> str:
+    headings = list(headings)
+    lines = [row([first, *headings]), "|---" + "|--:" * len(headings) + "|"]
+    lines += [row([f"`{name}`" if name.isidentifier() else name, *cells]) for name, cells in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+TABLES: dict[str, Callable[[Path], str | None]] = {
+    "methods": methods,
+    "five_seeds": compared("five_seeds"),
+    "domain_gap": compared("domain_gap"),
+    "variants": variants,
+    "photo_world": photo_world,
+    "checks": checks,
+}
+
+
+def main() -> None:
+    files.write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
