@@ -27,7 +27,7 @@ test: .venv/installed
 
 FUZZ ?= 1000
 stress: .venv/installed
-	OMP_NUM_THREADS=1 FUZZ=$(FUZZ) $(RUN) python -m pytest -s tests/stress.py tests/clients/test_answers.py tests/clients/test_pool.py
+	OMP_NUM_THREADS=1 FUZZ=$(FUZZ) $(RUN) python -m pytest -s -o faulthandler_timeout=0 tests/stress.py tests/clients/test_answers.py tests/clients/test_pool.py
 
 check: .venv/installed
 	$(RUN) ruff check .
