@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from helpers.openai_server import Script, chat_body
-from helpers.paid_calls import ask
+from helpers.paid_calls import ask, draw
 from helpers.paths import ROOT
-from helpers.server_settings import KEY, chat_section
+from helpers.server_settings import KEY, chat_section, t2i_section
 
 from ltgc.clients import database, project
 from ltgc.clients.budget import Budget
@@ -91,26 +91,29 @@ def test_ltgc_spent_lists_experiments_stages_and_models_with_what_was_useless_an
     script, repository, pool_folder, capsys
 ):
     prices = Budget(NO_CAP, {"m": Price(input=1e6, output=1e6)})  # a dollar a token
-    script.replies = ["x", chat_body("half a", "length")]
+    script.replies = ["x", chat_body("half a", "length"), chat_body(None, refusal="no")]
     section = chat_section(script, concurrency=1)
-    ask(section, Path("store/describe"), "a", "b", budget=prices)
+    ask(section, Path("store/describe"), *"abc", budget=prices)
     git(repository, "checkout", "-qb", "warmer")
     script.chat = lambda request: "x"
-    ask(section, Path("store/extend"), "c", budget=prices)
+    ask(section, Path("store/extend"), "d", budget=prices)
+    script.image = lambda request: b"no image"
+    draw(t2i_section(script), Path("store/generate"), ("a rose", 7))  # whose model has no price
 
     pool = Pool(pool_folder)
     killed = Ledger(pool.database, "extend", project.name(NO_CAP), "warmer", prices)
-    asyncio.run(killed.reserve(Call("d", "there", "m", 50.0, 0)))  # and never settled
+    asyncio.run(killed.reserve(Call("e", "there", "m", 50.0, 0)))  # and never settled
     pool.close()
 
-    ask(section, Path("store/describe"), "a", "b")  # found, not paid
+    ask(section, Path("store/describe"), *"abc")  # found, not paid
     spent.main()
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line.startswith(("main", "warmer", "total"))] == [
-        "main describe m 2 1 20 6 0 26.0000",
+        "main describe m 3 2 30 9 0 39.0000",
         "warmer extend m 1 0 10 3 0 13.0000",
         "warmer extend m (in flight or lost) 1 0 0 0 0 50.0000",
-        "total 4 1 30 9 0 89.0000",
+        "warmer generate m 1 1 0 0 1 0.0000 + no price",
+        "total 6 3 40 12 1 102.0000 + no price",
     ]
 
 
