@@ -55,10 +55,8 @@ from ltgc.pipeline.settings.servers import ChatSettings, completed
 
 CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
 ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
-PHOTOS, PHOTO_LATENCY = (
-    130,
-    60.0,
-)  # so slow that requests are in flight together: a core decodes one photo a second
+PHOTOS = 130
+PHOTO_LATENCY = 60.0  # seconds; so that as many are in flight, though a core decodes one photo a second
 MANY_CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 console = Console(width=115)
