@@ -23,7 +23,7 @@ endif
 	$(RUN) python -m tools.results_page
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup --max-worker-restart 0
 
 FUZZ ?= 1000
 stress: .venv/installed
