@@ -1,12 +1,18 @@
 """`ltgc review` over HTTP: what is shown first, what a verdict writes, and who may send one."""
 
 import re
+import socket
+import threading
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from helpers import finished_pipeline
 
+from ltgc.commands import review
 from ltgc.commands.review import doubts, page
 from ltgc.data import images
 from ltgc.pipeline import files
@@ -121,6 +127,37 @@ def test_another_web_page_in_the_same_browser_can_decide_nothing(client):
     plain = client.post("/verdict", content=REVIEW_JSON, headers={"Content-Type": "text/plain"})
     assert plain.status_code == 422 and not REVIEW.exists()
     assert "access-control-allow-origin" not in client.get("/").headers
+
+
+def test_the_command_serves_this_machine_alone(finished, monkeypatch, capfd):
+    monkeypatch.chdir(finished)
+    REVIEW.unlink(missing_ok=True)
+    servers = []
+
+    class Recorded(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config) -> None:
+            super().__init__(config)
+            servers.append(self)
+
+    monkeypatch.setattr(uvicorn, "Server", Recorded)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    thread = threading.Thread(target=review.main, args=(port, False))
+    thread.start()
+    try:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            listens = socket.socket()
+            while listens.connect_ex(("127.0.0.1", port)) and thread.is_alive():
+                pass
+            listens.close()
+            connection.request("POST", "/verdict", REVIEW_JSON, {"Content-Type": "application/json"})
+            assert connection.getresponse().read() == b'{"decided":1}'
+        assert [s.getsockname()[0] for s in servers[0].servers[0].sockets] == ["127.0.0.1"]
+    finally:
+        servers[0].should_exit = True
+        thread.join()
+    assert f"http://127.0.0.1:{port}/: verdicts go into review.csv" in capfd.readouterr().err
+    assert [row.verdict for row in rows()] == ["reject"]
 
 
 REVIEW_JSON = '{"item": "template", "class_name": "Edelweiss", "which": null, "verdict": "reject", "text": null}'
