@@ -5,6 +5,7 @@ descriptions and to pass over names. No species enters here.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,9 +84,14 @@ def caption(flower: Flower, rng: Generator) -> tuple[str, list[bool]]:
     return f"{text} {words.put_scene(flower.scene, rng)}." if scene else f"{text}.", shown
 
 
-def train_tokenizer(out: Path) -> Tokenizer:
-    """A byte-level BPE of captions, saved where open_clip finds it."""
+def flower_captions() -> Iterator[str]:
+    """What the tokenizer of the embedded CLIP is trained on."""
     rng = np.random.default_rng(1)
+    return (caption(random_flower(rng), rng)[0] for _ in range(20_000))
+
+
+def train_tokenizer(out: Path, texts: Iterable[str]) -> Tokenizer:
+    """A byte-level BPE of captions, saved where open_clip finds it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -96,7 +102,7 @@ def train_tokenizer(out: Path) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((caption(random_flower(rng), rng)[0] for _ in range(20_000)), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )

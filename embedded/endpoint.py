@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import uvicorn
@@ -30,10 +30,24 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from embedded import field_guide, paint_box, rates
+from embedded.styles import STYLES
 
-CHAT, T2I = "field-guide", "paint-box"
-app = FastAPI(title="The embedded endpoint")
 _one_at_a_time = threading.Lock()  # CLIP's preprocessing and forward pass, from many request threads
+
+
+class Models(Protocol):
+    """A chat model and a text-to-image model. What they answer depends on their arguments alone."""
+
+    chat: str  # their names
+    t2i: str
+
+    def reply(self, text: str, images: list[Image.Image], rng: Generator) -> str:
+        """To all text of a request's messages, and the pixels of their images."""
+        ...
+
+    def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
+        """An image file of `size` (width, height); style: a key of STYLES."""
+        ...
 
 
 class APIError(Exception):
@@ -67,36 +81,51 @@ class ImageRequest(BaseModel):
     size: str = Field("64x64", pattern=r"^(auto|\d{2,4}x\d{2,4})$")
     seed: int | None = None
     response_format: Literal["b64_json"] = "b64_json"
+    style: str | None = None
 
 
-@app.exception_handler(APIError)
 def api_error(_: Request, error: APIError) -> JSONResponse:
     body = {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": error.code}
     return JSONResponse({"error": body}, error.status)
 
 
-@app.exception_handler(RequestValidationError)
 def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:])
     return api_error(_, APIError(f"{param}: {first['msg']}", param=param))
 
 
-@app.get("/v1/models")
-def models() -> dict[str, Any]:
-    entries = [{"id": m, "object": "model", "created": 0, "owned_by": "embedded"} for m in (CHAT, T2I)]
-    return {"object": "list", "data": entries}
+def make_app(ours: Models) -> FastAPI:
+    """The HTTP API of two models."""
+    app = FastAPI()
+    app.exception_handler(APIError)(api_error)
+    app.exception_handler(RequestValidationError)(invalid_request)
+
+    def entry(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "embedded"}
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        return {"object": "list", "data": [entry(ours.chat), entry(ours.t2i)]}
+
+    @app.get("/v1/models/{model}")
+    def model(model: str) -> dict[str, Any]:
+        _check_model(model, (ours.chat, ours.t2i))
+        return entry(model)
+
+    @app.post("/v1/chat/completions")
+    def chat_completions(request: ChatRequest) -> dict[str, Any]:
+        return _chat(ours, request)
+
+    @app.post("/v1/images/generations")
+    def images_generations(request: ImageRequest) -> dict[str, Any]:
+        return _images(ours, request)
+
+    return app
 
 
-@app.get("/v1/models/{model}")
-def model(model: str) -> dict[str, Any]:
-    _check_model(model, (CHAT, T2I))
-    return {"id": model, "object": "model", "created": 0, "owned_by": "embedded"}
-
-
-@app.post("/v1/chat/completions")
-def chat_completions(request: ChatRequest) -> dict[str, Any]:
-    _check_model(request.model, (CHAT,))
+def _chat(ours: Models, request: ChatRequest) -> dict[str, Any]:
+    _check_model(request.model, (ours.chat,))
     if request.stream:
         raise APIError("streaming is not supported", param="stream")
     text, images = _question(request.messages)
@@ -104,7 +133,7 @@ def chat_completions(request: ChatRequest) -> dict[str, Any]:
     choices: list[dict[str, Any]] = []
     completion_tokens = 0
     for i in range(request.n):
-        reply = _reply(text, images, _rng(request, i))
+        reply = ours.reply(text, images, _rng(request, i))
         finish = "stop"
         if limit and _tokens(reply) > limit:
             reply, finish = reply[: 4 * limit], "length"
@@ -121,13 +150,16 @@ def chat_completions(request: ChatRequest) -> dict[str, Any]:
     return head | {"model": request.model, "choices": choices, "usage": usage}
 
 
-@app.post("/v1/images/generations")
-def images_generations(request: ImageRequest) -> dict[str, Any]:
-    _check_model(request.model, (T2I,))
+def _images(ours: Models, request: ImageRequest) -> dict[str, Any]:
+    _check_model(request.model, (ours.t2i,))
     width, height = (64, 64) if request.size == "auto" else map(int, request.size.split("x"))
     if max(width, height) > 1024:
         raise APIError(f"size {request.size}: at most 1024x1024", param="size")
-    images = [paint_box.paint(request.prompt, (width, height), _rng(request, i)) for i in range(request.n)]
+    if request.style is not None and request.style not in STYLES:
+        raise APIError(f"style {request.style!r}: here there is {', '.join(STYLES)}", param="style")
+    images = [
+        ours.paint(request.prompt, (width, height), request.style, _rng(request, i)) for i in range(request.n)
+    ]
     return {"created": 0, "data": [{"b64_json": base64.b64encode(image).decode()} for image in images]}
 
 
@@ -139,7 +171,8 @@ def _check_model(name: str, known: tuple[str, ...]) -> None:
 
 
 def _digest(request: BaseModel) -> str:
-    return hashlib.sha256(json.dumps(request.model_dump(), sort_keys=True).encode()).hexdigest()
+    """Of all but the style: a prompt is painted alike in every style, and only then given it."""
+    return hashlib.sha256(json.dumps(request.model_dump(exclude={"style"}), sort_keys=True).encode()).hexdigest()
 
 
 def _rng(request: BaseModel, choice: int) -> Generator:
@@ -180,44 +213,58 @@ def _pixels(url: str) -> Image.Image:
     return image
 
 
-def _reply(text: str, images: list[Image.Image], rng: Generator) -> str:
-    if not images:
-        return field_guide.answer(text, rng)
-    from embedded.eyes import eyes  # torch, which the other questions do without
+class Flowers:
+    """The models of the embedded default."""
 
-    with _one_at_a_time:
-        flower = eyes().look(images[-1])
-    if "which of these classes" in text.lower():
-        return field_guide.identify(text, flower, rng)
-    kind = field_guide.find_species(text)
-    name = kind.name if kind else "flower"
-    return (field_guide.prose if rng.random() < rates.PROSE else field_guide.describe)(name, flower, rng)
+    chat, t2i = "field-guide", "paint-box"
+
+    def reply(self, text: str, images: list[Image.Image], rng: Generator) -> str:
+        if not images:
+            return field_guide.answer(text, rng)
+        from embedded.eyes import eyes  # torch, which the other questions do without
+
+        with _one_at_a_time:
+            flower = eyes().look(images[-1])
+        if "which of these classes" in text.lower():
+            return field_guide.identify(text, flower, rng)
+        kind = field_guide.find_species(text)
+        name = kind.name if kind else "flower"
+        return (field_guide.prose if rng.random() < rates.PROSE else field_guide.describe)(name, flower, rng)
+
+    def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
+        return paint_box.paint(prompt, size, style, rng)
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """The endpoint as a process of its own on a free port of 127.0.0.1; yields its base URL.
+def running(*command: str) -> Iterator[str]:
+    """An endpoint as a process of its own on a free port of 127.0.0.1; yields its base URL.
 
+    command: arguments of Python, of a program that calls `serve`; none: the embedded endpoint.
     The process ends with the block, and also when this process is killed: it watches its standard input.
     """
-    command = [sys.executable, "-m", "embedded.endpoint", "--port", "0", "--until-stdin-closes"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    line = [sys.executable, *(command or ("-m", "embedded.endpoint")), "--port", "0", "--until-stdin-closes"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
         try:
             url = process.stdout.readline().strip()
             if not url:
-                raise RuntimeError(f"the embedded endpoint ended with exit code {process.wait()}")
+                raise RuntimeError(f"the endpoint ended with exit code {process.wait()}")
             yield url
         finally:
             process.stdin.close()
             process.terminate()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The embedded OpenAI-compatible endpoint")
+def parser() -> argparse.ArgumentParser:
+    """The arguments that every endpoint takes."""
+    parser = argparse.ArgumentParser(description="An OpenAI-compatible endpoint on this machine")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started it")
-    args = parser.parse_args()
+    return parser
+
+
+def serve(app: FastAPI, args: argparse.Namespace) -> None:
+    """Answer requests until the process ends. args: of `parser`."""
     try:
         listener = socket.create_server(("127.0.0.1", args.port))
     except OSError as error:
@@ -235,5 +282,7 @@ def main() -> None:
     asyncio.run(server.serve(sockets=[listener]))
 
 
+app = make_app(Flowers())
+
 if __name__ == "__main__":
-    main()
+    serve(app, parser().parse_args())

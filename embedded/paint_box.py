@@ -5,6 +5,7 @@ import io
 from numpy.random import Generator
 
 from embedded import rates, words
+from embedded.styles import STYLES, restyle
 from embedded.wildflowers import AXES, SCENES, Flower
 from embedded.wildflowers.dataset import truth_chunk
 from embedded.wildflowers.draw import draw
@@ -27,10 +28,12 @@ def imagine(prompt: str, rng: Generator) -> Flower:
     return Flower(**guess)
 
 
-def paint(prompt: str, size: tuple[int, int], rng: Generator) -> bytes:
-    """A PNG of `size` (width, height) that carries in a text chunk what was drawn."""
+def paint(prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
+    """A PNG of `size` (width, height) that carries in a text chunk what was drawn. style: a key of STYLES."""
     flower = imagine(prompt, rng)
     image = draw(flower, rng, style="painted")
+    if style is not None:
+        image = restyle(image, STYLES[style], rng)
     if image.size != size:
         image = image.resize(size)
     file = io.BytesIO()

@@ -14,6 +14,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from embedded import words
-from embedded.captions import CONTEXT, FAMILY, OPTIONS, caption, codes, families, train_tokenizer
+from embedded.captions import (
+    CONTEXT,
+    FAMILY,
+    OPTIONS,
+    caption,
+    codes,
+    families,
+    flower_captions,
+    train_tokenizer,
+)
 from embedded.wildflowers.draw import draw
 from embedded.wildflowers.flower import Flower
 from embedded.wildflowers.species import load_species
@@ -124,10 +134,11 @@ def contrast(image: torch.Tensor, text: torch.Tensor, fits: torch.Tensor, scale:
 class Loss(nn.Module):
     """The heads' cross-entropy, summed over the features, and the contrast with captions."""
 
-    def __init__(self, model: open_clip.CLIP, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: open_clip.CLIP, tokenizer: Tokenizer, sizes: Sequence[int]) -> None:
+        """sizes: values of each feature."""
         super().__init__()
-        self.model, self.tokenizer = model, tokenizer
-        self.heads = nn.Linear(EMBED, sum(map(len, OPTIONS.values())))
+        self.model, self.tokenizer, self.sizes = model, tokenizer, list(sizes)
+        self.heads = nn.Linear(EMBED, sum(sizes))
 
     def forward(self, pixels: torch.Tensor, values: torch.Tensor, captions: list[str], said: torch.Tensor):
         """pixels: (N, 3, 64, 64). values: (N, axes), -1 where not drawn. captions, said: of the first M images."""
@@ -135,7 +146,7 @@ class Loss(nn.Module):
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # both faster here
             raw = self.model.encode_image(pixels)
             text = text_features(self.model, tokens)
-        logits = self.heads(raw.float()).split([len(o) for o in OPTIONS.values()], 1)
+        logits = self.heads(raw.float()).split(self.sizes, 1)
         features = sum(F.cross_entropy(logits[i], values[:, i], ignore_index=-1) for i in range(len(logits)))
         fits = ((values[:, None] == values[None, : len(captions)]) | ~said).all(-1)
         image = F.normalize(raw.float(), dim=-1)
@@ -177,6 +188,14 @@ def average_gradients(parameters: list[nn.Parameter], progress: float) -> float:
     return flat[-1].item()
 
 
+def make_optimizer(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr, betas=(0.9, 0.98), fused=True)
+
+
 def train(rank: int, args: argparse.Namespace, store: str) -> None:
     """One of WORKERS processes: half of every batch. The first one keeps the average weights and saves them."""
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORKERS)
@@ -192,13 +211,9 @@ def train(rank: int, args: argparse.Namespace, store: str) -> None:
     tokenizer.enable_padding(length=CONTEXT)
     model = open_clip.create_model(f"local-dir:{args.out}", load_weights=False).train()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))
-    loss_of = Loss(model, tokenizer)
+    loss_of = Loss(model, tokenizer, [len(options) for options in OPTIONS.values()])
     parameters = list(loss_of.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), fused=True)
+    optimizer = make_optimizer(parameters, args.lr)
     batch = args.batch // WORKERS // FAMILY  # families
     captioned = int(batch * CAPTIONED) * FAMILY  # images
 
@@ -253,7 +268,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-    config = model_config(train_tokenizer(args.out).get_vocab_size())
+    config = model_config(train_tokenizer(args.out, flower_captions()).get_vocab_size())
     (args.out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     if not args.pool.exists():
         draw_pool(args.pool, args.images)

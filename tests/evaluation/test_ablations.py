@@ -3,13 +3,14 @@
 import io
 import json
 import re
+import sys
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers import training_world
+from helpers import training_world, warm_commands
 from helpers.openai_server import Fault, Script, openai_server, said
 from helpers.paths import ROOT
 from PIL import Image
@@ -95,6 +96,7 @@ def ltgc(tmp_path_factory: pytest.TempPathFactory):
 def world(ltgc: tuple[Path, Script], monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.chdir(ltgc[0])
     monkeypatch.setenv("TEST_KEY", "k")
+    monkeypatch.setattr(sys, "executable", warm_commands.python())  # for the stages that it starts
     script = ltgc[1]
     script.reset()
     script.chat, script.image = chat, image

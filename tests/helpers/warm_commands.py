@@ -77,6 +77,11 @@ def folder() -> str:
     return str(place)
 
 
+def python() -> str:
+    """For `-m` of our own packages; anything else is run by Python itself."""
+    return f"{folder()}/python"
+
+
 def start_server(place: Path) -> None:
     for name in ("python", *MODULES):
         values = {"python": sys.executable, "ours": OURS, "modules": MODULES, "address": str(place / "socket")}
