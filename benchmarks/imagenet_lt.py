@@ -324,11 +324,12 @@ def feature(key: str) -> str:
     return f"{WORDS[a % 16]} {WORDS[16 + b % 16]} {WORDS[32 + c % 16]}"
 
 
-WORDS = """
+TEXT = """
     long short broad narrow dark pale bright dull smooth rough hairy bare curved straight tall low
     red blue green yellow white black brown grey pink violet orange golden silver spotted striped plain
     petals leaves stems legs wings horns eyes tails feathers scales wheels doors handles roofs walls stones
-""".split()
+"""
+WORDS = TEXT.split()
 
 
 async def serve() -> None:
