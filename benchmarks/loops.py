@@ -34,7 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from graphs import reflect
+from graphs import prompts, reflect
 from graphs.state import ReflectContext, ReflectState
 from ltgc.clients import server
 from ltgc.clients.chat import Chat
@@ -145,7 +145,7 @@ async def graphs(base_url: str, folder: Path, calls: int) -> None:
     settings = section(base_url, IN_FLIGHT)
     with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
-            context = ReflectContext(chat, DESCRIPTIONS, 12, 3, True, 6000)
+            context = ReflectContext(chat, prompts.load(), DESCRIPTIONS, 12, 3, True, 6000)
 
             async def one(i: int) -> None:
                 c = ClassRecord(label=i, name=f"c{i}", slug=f"{i:04d}", train=0, val=0, test=0, shot="few")
@@ -219,6 +219,7 @@ def extend(base_url: str, classes: int) -> None:
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         os.chdir(folder)
         os.environ["LTGC_CACHE"] = f"{folder}/pool"
+        Path("prompts").symlink_to(ROOT / "prompts")
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         values["llm"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
         values["extend"] |= {"target": DESCRIPTIONS + 1}
@@ -268,6 +269,7 @@ def describe(base_url: str, photos: int) -> None:
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         os.chdir(folder)
         os.environ["LTGC_CACHE"] = f"{folder}/pool"
+        Path("prompts").symlink_to(ROOT / "prompts")
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         values["vision"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
         values["data"] |= {"source": "folder", "root": folder}

@@ -112,6 +112,20 @@ def export_drawings(folder: Annotated[Path, typer.Argument(help="A new folder fo
 
 
 @app.command()
+def review(
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0: a free one.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+) -> None:
+    """Accept, reject or reword what the models made.
+
+    The doubtful ones first, in the browser. The verdicts go to review.csv.
+    """
+    from ltgc.commands import review
+
+    review.main(port, open_browser)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `ltgc export` wrote.")],
     images: Annotated[Path, typer.Argument(help="A folder of images, read with its subfolders.")],

@@ -52,11 +52,11 @@ def main() -> None:
 async def ask_all(
     settings: Params, asked: list[ImageRecord], classes: list[ClassRecord], names: Names, store: Store
 ) -> list[tuple[Answer, Calls]]:
-    root = image_root(settings.data)
+    root, words = image_root(settings.data), prompts.load("classify")
     slugs = {c.label: c.slug for c in classes}
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            context = ClassifyContext(chat, prompts.class_list([c.name for c in classes]), names)
+            context = ClassifyContext(chat, words, prompts.class_list([c.name for c in classes]), names)
 
             async def one(image: ImageRecord) -> tuple[Answer, Calls, bool]:
                 """The answer, what it took, and whether the server or the image is to blame that there is none."""

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from graphs import refine
+from graphs import prompts, refine, review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
@@ -78,6 +78,7 @@ async def generate_all(
     store: Store,
 ) -> tuple[list[Attempt], list[Calls], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
+    words, verdicts = prompts.load("refine"), review.load()
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
         servers["t2i"] = settings.t2i
@@ -86,7 +87,7 @@ async def generate_all(
         scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
         painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, painters as painter:
-            context = RefineContext(chat, painter, scorer, settings.filter.max_refinements)
+            context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             counts: Counter[str] = Counter(texts_cut=texts_cut)
             failures: Counter[str] = Counter()
@@ -100,6 +101,7 @@ async def generate_all(
                 return end["attempts"]
 
             chains = await run_all("generate", descriptions, one, store.tally)
+        verdicts.say_unused("drawing")
         if cut := counts["prompts_cut"]:
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
         failed = [chain[-1] for chain in chains if chain[-1].verdict == "failed"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers.openai_server import Body, Fault, Reset, Script, chat_body, said
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from helpers.photo_folders import image_record
 from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from helpers.training_world import save_clip
@@ -371,6 +371,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     section["llm"]["max_failed_fraction"] = 0.5
     section["extend"] |= {"target": 5, "repetition_check": False}
     write_params(section)
+    link_prompts(tmp_path)
     classes, images = [], []
     for label, (name, count) in enumerate({"rose": 9, "<tulip>/": 2}.items()):
         slug = class_slug(label, name)
