@@ -56,6 +56,20 @@ def estimate() -> None:
 
 
 @app.command()
+def preview(
+    classes: Annotated[int, typer.Option(min=1, help="How many tail classes.")] = 3,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
+) -> None:
+    """Run the loops for a few tail classes, and show them.
+
+    With the real models, and paid for; the real run finds the replies in the pool. Run `dvc repro prepare` first.
+    """
+    from ltgc.commands import preview
+
+    preview.main(classes, open_browser)
+
+
+@app.command()
 def spent() -> None:
     """Print what this project has spent so far.
 

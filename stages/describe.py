@@ -50,6 +50,8 @@ async def describe_all(
     store: Store,
 ) -> list[tuple[ExistingDescription, Calls]]:
     root, words = image_root(settings.data), prompts.load("describe", "again")
+    decoding = asyncio.Semaphore(images.DECODED_AT_ONCE)
+    at_once = settings.vision.concurrency + images.DECODED_AT_ONCE  # each holds its image
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
             context = DescribeContext(chat, words, settings.describe.tries)
@@ -58,14 +60,15 @@ async def describe_all(
                 if written := verdicts.written(image):
                     return written, Calls(Counter(), Counter())
                 try:
-                    url = await asyncio.to_thread(images.data_url, image_file(root, image))
+                    async with decoding:
+                        url = await asyncio.to_thread(images.data_url, image_file(root, image))
                 except (images.BadImage, OSError):
                     return bad_image(image), Calls(Counter(), Counter(["bad_image"]))
                 start = DescribeState(class_record=few[image.label], image=image, image_url=url)
                 end = await describe.graph.ainvoke(start, context=context)
                 return end["record"], Calls.of(end)
 
-            described = await run_all("describe", tail, one, store.tally, 2 * settings.vision.concurrency)
+            described = await run_all("describe", tail, one, store.tally, at_once)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
         vision.check_failures(failed, len(tail), "description")
     return described

@@ -136,6 +136,24 @@ def test_the_class_name_alone_is_drawn_as_often_as_images_are_missing(world):
     assert world.calls == TARGET - 4 + 1
 
 
+def test_a_variant_does_not_buy_again_what_dvc_lock_says_was_paid_for(world, tmp_path, monkeypatch):
+    """As in a fresh clone, with an empty pool and nothing pulled."""
+    monkeypatch.setattr(ablations, "RUNS", tmp_path)
+    ran = {
+        "params": {"params.yaml": {"llm": {"model": params.load("servers", "llm").llm.model}}},
+        "outs": [{"path": "store/extend", "md5": f"{'0' * 32}.dir", "nfiles": 1}],
+    }
+    params.LOCK.write_text(yaml.safe_dump({"stages": {"extend": ran}}))
+    folder = ablations.build("one_round", VARIANTS["one_round"])
+    params.LOCK.unlink()
+    monkeypatch.chdir(folder)
+    values = yaml.safe_load(params.PARAMS.read_text(encoding="utf-8"))
+    params.PARAMS.write_text(yaml.safe_dump(values | {"prices": {}}), encoding="utf-8")  # not free
+    with pytest.raises(LTGCError, match=r"dvc.lock says that replies of .* were paid for, and not all are here"):
+        extend.main()
+    assert world.calls == 0
+
+
 def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines_own_files_alone(world):
     before = {path: path.read_bytes() for place in ("descriptions", "generated", "store", "metrics")
               for path in sorted(Path(place).rglob("*")) if path.is_file()}  # fmt: skip

@@ -1,6 +1,5 @@
 """review.csv: what each verdict changes in what the stages write, and that nothing else is asked or drawn."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir
@@ -8,16 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import training_world
+from helpers import scripted_world
 from helpers.openai_server import Fault, Script, openai_server, said
-from helpers.paths import ROOT, link_prompts
-from helpers.photo_folders import image_record
-from helpers.server_settings import png
+from helpers.paths import ROOT
+from helpers.scripted_world import MADE, STAGES, answer, contents, paint
 
 from graphs import review
 from ltgc.data import images
 from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 from ltgc.pipeline.artifacts.descriptions import (
     EXISTING,
     EXTENDED,
@@ -32,25 +29,6 @@ from ltgc.pipeline.errors import LTGCError
 from stages import describe, extend, generate, templates
 
 HEAD = "A photo of the class tulip, "
-STAGES = (describe, extend, templates, generate)
-MADE = ("descriptions", "generated", "store", "metrics")
-
-
-def answer(request: dict) -> str:
-    question = said(request)
-    if "Template 2" in question:
-        name = "rose" if '"rose"' in question else "tulip"
-        return f"A photo of the class {name} with {{petals}}."
-    if "describe this image" in question:
-        return HEAD + "{red petals}{in a garden}."
-    if "Please refine" in question:
-        return HEAD + "better petals in rain."
-    known = question.count("A photo of the class") - 1
-    return HEAD + f"{known} petals in snow.\n" + HEAD + f"{known + 1} petals in rain.\nWhat a flower."
-
-
-def paint(request: dict) -> bytes:
-    return png("#" + hashlib.sha256(f"{request['prompt']}{request['seed']}".encode()).hexdigest()[:6])
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
     folder = tmp_path_factory.mktemp("world")
     with openai_server() as script, pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.setenv("LTGC_CACHE", str(folder / "pool"))
-        values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        for name in ("llm", "vision", "t2i"):
-            values[name] |= {"base_url": script.base_url, "retries": 0}
-        values["data"] |= {"source": "folder", "root": str(folder / "photos")}
-        values["extend"] |= {"target": 6, "repetition_check": False}
-        values["clip"] = {"model": training_world.save_clip(folder / "clip"), "pretrained": None}
-        values["filter"] |= {"scorer": "cosine", "threshold": -1.0, "offset": 0.0, "max_refinements": 1}
-        Path("params.yaml").write_text(yaml.safe_dump(values))
-        link_prompts(folder)
-        classes, photos = [], []
-        for label, (name, count) in enumerate({"rose": 9, "tulip": 2}.items()):
-            slug = class_slug(label, name)
-            classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
-            for i in range(count):
-                path = folder / f"photos/{slug}/{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(png(f"#{label}{i}0000"))
-                photos.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
-        files.write_records_csv(CLASSES, classes, ClassRecord)
-        files.write_records_csv(MANIFEST, photos, ImageRecord)
-        script.chat, script.image = answer, paint
+        scripted_world.build(folder, script, {"rose": 9, "tulip": 2}, target=6)
         for stage in STAGES:
             stage.main()
         for name in MADE:
@@ -113,20 +71,16 @@ def asked(script: Script) -> list[str]:
     return [request["prompt"] if "prompt" in request else said(request) for request in script.requests]
 
 
-def contents() -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for name in MADE for p in sorted(Path(name).rglob("*")) if p.is_file()}
-
-
 def extended() -> list[tuple[str, bool, str | None]]:
     return [(e.description, e.kept, e.reason) for e in files.read_jsonl(EXTENDED, ExtendedDescription)]
 
 
 def test_a_review_without_verdicts_changes_no_byte_and_asks_nothing(world):
-    before = contents()
+    before = contents(*MADE)
     REVIEW.write_bytes((ROOT / REVIEW).read_bytes())
     for stage in STAGES:
         stage.main()
-    assert contents() == before
+    assert contents(*MADE) == before
     assert not world.requests
 
 
@@ -225,11 +179,11 @@ def test_a_drawing_that_a_person_accepts_needs_no_score(world):
 
 
 def test_a_verdict_on_what_is_no_longer_there_is_said_and_does_nothing(world, capfd):
-    before = contents()
+    before = contents(*MADE)
     decide("extended", HEAD + "gone.", "reject")
     extend.main()
     assert "review.csv: 1 on extended apply to nothing that is here any more (tulip)" in capfd.readouterr().err
-    assert contents() == before
+    assert contents(*MADE) == before
 
 
 @pytest.mark.parametrize(
