@@ -3,7 +3,7 @@
     python benchmarks/recipe_parts.py      # after `dvc repro`; a minute, on frozen features: no encoder is trained
 
 Each validation class is halved 20 times: what validation chooses is chosen on one half and measured on the other.
-Prints accuracy less that of the control (a probe on photos alone), mean over the halves and least of all, in points.
+Prints accuracy less that of the control (a probe on photos alone), in points: mean over the halves, and least.
 """
 
 from collections.abc import Sequence
