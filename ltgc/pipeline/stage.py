@@ -80,7 +80,10 @@ def is_main_process() -> bool:
 
 
 def timings() -> list[dict[str, Any]]:
-    """The runs of stages on this machine, oldest first: stage, args, seconds, in_steps, machine, finished."""
+    """The runs of stages on this machine, oldest first.
+
+    stage, args, seconds, in_steps and computing (seconds), machine, finished.
+    """
     if not TIMINGS.exists():
         return []
     return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
@@ -102,6 +105,7 @@ def _note(seconds: float, in_steps: float) -> None:
         "args": sys.argv[1:],
         "seconds": round(seconds, 1),
         "in_steps": round(in_steps, 1),
+        "computing": round(sum(os.times()[:4]), 1),  # CPU seconds, with those of processes that have ended
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
