@@ -152,15 +152,9 @@ def generations(root: Path) -> str | None:
         found = files.read_json(file) if name != "default" else of_default(root)
         if found is None or "ltgc_plus" not in found["compare"]:
             return None
-        row, less_control = found["compare"]["ltgc_plus"], found["paired"]["ltgc_plus"]
-        filter_ = found["loops"]["filter"]
-        rows[name] = [
-            row["all"]["mean"],
-            row["few"]["mean"],
-            less_control["all"]["mean"],
-            less_control["few"]["mean"],
-        ]
-        rows[name] += [100 * filter_["right_accepted"], 100 * filter_["wrong_share_accepted"]]
+        ours, seen = (found["compare"]["ltgc_plus"], found["paired"]["ltgc_plus"]), found["loops"]["filter"]
+        rows[name] = [values[metric]["mean"] for values in ours for metric in ("all", "few")]
+        rows[name] += [100 * seen["right_accepted"], 100 * seen["wrong_share_accepted"]]
     cells = {name: [f"{value:.1f}" for value in values] for name, values in rows.items()}
     cells["mean±std"] = [spread(statistic(values)) for values in zip(*rows.values(), strict=True)]
     headings = ["All", "Few", "All, less", "Few, less", "right accepted", "wrong of accepted"]
