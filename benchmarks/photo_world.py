@@ -36,6 +36,7 @@ from PIL import Image
 from embedded import endpoint
 from ltgc.data.sources.folder import IMAGE_SUFFIXES
 from ltgc.data.splits import shuffled
+from ltgc.evaluation.ablations import take_finished_runs
 from ltgc.evaluation.loop_metrics import filter_quality
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
@@ -92,9 +93,15 @@ def copy(source: Path, paths: Iterable[str], folder: Path) -> None:
         shutil.copy(source / path, folder / path.replace("/", "-"))
 
 
-def run(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline in `folder` with some params changed; its results."""
+def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, Any]:
+    """The pipeline in `folder` with some params changed; its results.
+
+    other: the folder of a world whose runs without drawings are the same here, and are not trained again.
+    """
     folder.mkdir()
+    if other:
+        with chdir(other):
+            take_finished_runs(folder)
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *sections, last = dotted.split(".")
@@ -155,6 +162,7 @@ def both_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     serve = [str(ROOT / "benchmarks/photo_endpoint.py"), "--photos", str(work / "drawn-from"), "--clip", str(clip)]
     results = {}
     with endpoint.running(*serve, "--wrong", str(args.wrong)) as url:
+        other = None
         for world, style in WORLDS.items():
             changes = {
                 "data.source": "folder", "data.root": str(work / "photos"), "data.long_tail.head": args.head,
@@ -165,7 +173,8 @@ def both_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
                 "methods": args.methods, "seeds": args.seeds, "ask.max_images": 0, "train.device": "cpu",
                 "evaluate.device": "cpu",
             }  # fmt: skip
-            results[world] = run(work / world, changes)
+            results[world] = run(work / world, changes, other)
+            other = work / world
             results[world]["settings"] |= asked | {"t2i.style": style}
     return results
 
