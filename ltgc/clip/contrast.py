@@ -28,9 +28,7 @@ from ltgc.pipeline.artifacts.descriptions import ExistingDescription, ExtendedDe
 # Texts of a class that an image is held against: with 64 the margin is what it is with all (docs/models.md).
 TEXTS = 64
 CONSENSUS = 0.05  # share of the class's other descriptions that have to name a word
-# With fewer other descriptions, chance leaves a word of that share unsaid by all of them once in twenty. With 20 as
-# the least, on real photos 26 of 32 right drawings that were refused had a rare but right colour (docs/results.md).
-OTHERS = math.ceil(math.log(0.05) / math.log(1 - CONSENSUS))
+OTHERS = round(1 / CONSENSUS)  # fewer other descriptions say nothing about such a share
 COMMON = 0.02  # share of the other classes' descriptions that name a word; words below are no shared vocabulary
 SMOOTHING = 0.005  # of shares, in logarithms
 WORD = re.compile(r"\w[\w-]+|\d")
