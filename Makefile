@@ -23,11 +23,11 @@ endif
 	$(RUN) python -m tools.results_page
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup --max-worker-restart 0
 
 FUZZ ?= 1000
 stress: .venv/installed
-	OMP_NUM_THREADS=1 FUZZ=$(FUZZ) $(RUN) python -m pytest -s tests/stress.py tests/clients/test_answers.py tests/clients/test_pool.py
+	OMP_NUM_THREADS=1 FUZZ=$(FUZZ) $(RUN) python -m pytest -s -o faulthandler_timeout=0 tests/stress.py tests/clients/test_answers.py tests/clients/test_pool.py
 
 check: .venv/installed
 	$(RUN) ruff check .

@@ -30,7 +30,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from graphs import refine
+from graphs import prompts, refine
+from graphs.review import Review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.painter import Drawing
 from ltgc.clip.detection import BATCH, Absolute, Filter
@@ -94,7 +95,7 @@ def measure(name: str, device: torch.device, table: Table) -> None:
     texts = model.text_features(TEXTS)
     settings = FilterSettings(scorer="cosine", threshold=0.8, offset=0.5, max_refinements=0, text="templates")
     scorer = Filter(settings, model, Absolute(settings, model, TEXTS))
-    context: Any = RefineContext(None, Drawn(encoded), scorer, 0)  # type: ignore[arg-type]
+    context: Any = RefineContext(None, prompts.load(), Review(), Drawn(encoded), scorer, 0)  # type: ignore[arg-type]
     decoders = ThreadPoolExecutor(os.cpu_count())
 
     def decode(data: bytes) -> torch.Tensor:

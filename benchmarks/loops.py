@@ -3,7 +3,7 @@
     python benchmarks/loops.py                 # all parts, about 5 minutes
     python benchmarks/loops.py latency         # 2,000 calls, 64 in flight, against a server that waits 1 s
     python benchmarks/loops.py scale           # 8,142 classes x 20 descriptions against an instant server
-    python benchmarks/loops.py memory          # photos of 12 megapixels, 64 in flight
+    python benchmarks/loops.py memory          # describe and ask: photos of 12 megapixels, 64 in flight
 
 The server is a process of its own on this machine, so on few cores it takes part of what it measures.
 """
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,29 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from graphs import reflect
+from graphs import prompts, reflect
 from graphs.state import ReflectContext, ReflectState
 from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.store import Store
 from ltgc.data.images import content_hash
 from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
+from ltgc.pipeline.artifacts.dataset import (
+    CLASSES,
+    MANIFEST,
+    SYNONYMS,
+    ClassRecord,
+    ImageRecord,
+    Synonym,
+    class_slug,
+)
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED
 from ltgc.pipeline.settings.servers import ChatSettings, completed
 
 CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
 ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
-FEW_PHOTOS, MANY_PHOTOS = 50, 300
+PHOTOS = 130
+PHOTO_LATENCY = 60.0  # seconds; so that as many are in flight, though a core decodes one photo a second
 MANY_CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 console = Console(width=115)
@@ -77,9 +86,11 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, la
 
 
 def reply(question: str) -> dict[str, Any]:
-    """20 descriptions of the class, or the list that was sent with a repetition check."""
+    """20 descriptions of the class, one of an image, or the list that was sent with a repetition check."""
     name = question.partition('"')[2].partition('"')[0]
-    if "exclude the repetitive" in question:
+    if "describe this image" in question:
+        text = f"A photo of the class {name}, {{with petals, long narrow leaves, a hairy stem}}{{in a meadow}}."
+    elif "exclude the repetitive" in question:
         text = question.partition(":\n")[2].partition("\n\n")[0]
     else:
         entry = (
@@ -145,7 +156,7 @@ async def graphs(base_url: str, folder: Path, calls: int) -> None:
     settings = section(base_url, IN_FLIGHT)
     with server.running(llm=settings) as (llm,), Store(folder, [settings]) as store:
         async with Chat(llm, store) as chat:
-            context = ReflectContext(chat, DESCRIPTIONS, 12, 3, True, 6000)
+            context = ReflectContext(chat, prompts.load(), DESCRIPTIONS, 12, 3, True, 6000)
 
             async def one(i: int) -> None:
                 c = ClassRecord(label=i, name=f"c{i}", slug=f"{i:04d}", train=0, val=0, test=0, shot="few")
@@ -212,45 +223,74 @@ def latency() -> None:
 # --- iNaturalist 2018 ---
 
 
-def extend(base_url: str, classes: int) -> None:
-    """Stage extend in this process; prints seconds, CPU seconds and the peak of memory as JSON."""
-    from stages import extend as stage
-
+@contextmanager
+def stage_folder(**changes: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder of its own as the working directory, with a pool and params.yaml with these changes."""
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:
         os.chdir(folder)
         os.environ["LTGC_CACHE"] = f"{folder}/pool"
+        Path("prompts").symlink_to(ROOT / "prompts")
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        values["llm"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
-        values["extend"] |= {"target": DESCRIPTIONS + 1}
+        for section_name, values_of_section in changes.items():
+            values[section_name] |= values_of_section
         Path("params.yaml").write_text(yaml.safe_dump(values))
-        records = [
-            ClassRecord(label=i, name=f"c{i}", slug=class_slug(i, f"c{i}"), train=1, val=0, test=1, shot="few")
-            for i in range(classes)
-        ]
-        files.write_records_csv(CLASSES, records, ClassRecord)
-        files.write_jsonl(EXISTING, [])
-        wall, cpu = time.monotonic(), time.process_time()
-        stage.main()
-        wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-        kept = sum(1 for _ in EXTENDED.open())
+        yield Path(folder)
         os.chdir(ROOT)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
-    print(json.dumps({"classes": classes, "kept": kept, "wall": wall, "cpu": cpu, "peak": peak}))
+
+
+def write_classes(number: int) -> list[ClassRecord]:
+    """Classes of one training and one test image each."""
+    names = [f"c{i}" for i in range(number)]
+    records = [
+        ClassRecord(label=i, name=name, slug=class_slug(i, name), train=1, val=0, test=1, shot="few")
+        for i, name in enumerate(names)
+    ]
+    files.write_records_csv(CLASSES, records, ClassRecord)
+    return records
+
+
+def measured(run: Callable[[], None], **figures: int) -> None:
+    """Prints seconds, CPU seconds and the peak of this process's memory in GB as JSON, with other figures."""
+    wall, cpu = time.monotonic(), time.process_time()
+    run()
+    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, **figures}))
+
+
+def in_its_process(*arguments: str) -> dict[str, float]:
+    """What `measured` prints there."""
+    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def extend(base_url: str, classes: int) -> None:
+    from stages import extend as stage
+
+    changes: dict[str, dict[str, Any]] = {
+        "llm": {"base_url": base_url, "concurrency": IN_FLIGHT},
+        "extend": {"target": DESCRIPTIONS + 1},
+    }
+    with stage_folder(**changes):
+        write_classes(classes)
+        files.write_jsonl(EXISTING, [])
+        measured(stage.main, classes=classes)
+        kept = sum(1 for _ in EXTENDED.open())
+    assert kept == classes * DESCRIPTIONS, f"{kept} descriptions"
 
 
 def scale() -> None:
     table = Table(title=f"Stage extend, {DESCRIPTIONS} descriptions a class, instant server")
-    for heading in ("classes", "descriptions", "wall s", "wall ms a class", "CPU ms a class", "peak RSS GB"):
+    for heading in ("classes", "wall s", "wall ms a class", "CPU ms a class", "peak RSS GB"):
         table.add_column(heading, justify="right")
     runs = []
     with running_server(0) as base_url:
         for classes in (FEW_CLASSES, MANY_CLASSES):
-            command = [sys.executable, __file__, "extend", base_url, str(classes)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            run = json.loads(done.stdout)
+            run = in_its_process("extend", base_url, str(classes))
             runs.append(run)
             table.add_row(
-                f"{classes:,}", f"{run['kept']:,}", f"{run['wall']:.1f}", f"{run['wall'] / classes * 1000:.1f}",
+                f"{classes:,}", f"{run['wall']:.1f}", f"{run['wall'] / classes * 1000:.1f}",
                 f"{run['cpu'] / classes * 1000:.1f}", f"{run['peak']:.2f}",
             )  # fmt: skip
     few, many = (run["wall"] / run["classes"] for run in runs)
@@ -261,63 +301,54 @@ def scale() -> None:
 # --- photos of 12 megapixels ---
 
 
-def describe(base_url: str, photos: int) -> None:
-    """Stage describe in this process; prints its seconds and the peak of memory as JSON."""
-    from stages import describe as stage
+def photos(base_url: str, name: str, number: int) -> None:
+    """Stage describe or ask about so many photos, at most 255."""
+    from stages import ask, describe
 
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:
-        os.chdir(folder)
-        os.environ["LTGC_CACHE"] = f"{folder}/pool"
-        values = yaml.safe_load((ROOT / "params.yaml").read_text())
-        values["vision"] |= {"base_url": base_url, "concurrency": IN_FLIGHT}
-        values["data"] |= {"source": "folder", "root": folder}
-        values["describe"] |= {"tries": 1}
-        Path("params.yaml").write_text(yaml.safe_dump(values))
+    changes: dict[str, dict[str, Any]] = {
+        "vision": {"base_url": base_url, "concurrency": IN_FLIGHT},
+        "data": {"source": "folder", "root": "."},
+        "ask": {"max_images": number},
+    }
+    with stage_folder(**changes):
         # Grain, as no PNG packs it: the largest requests that there are.
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)).save("photo.jpg")
-        names = [f"c{i}" for i in range(photos)]  # the class makes another question of the same photo
-        classes = [
-            ClassRecord(label=i, name=name, slug=class_slug(i, name), train=1, val=0, test=1, shot="few")
-            for i, name in enumerate(names)
-        ]
-        hash = content_hash(Path("photo.jpg").read_bytes())
-        images = [
-            ImageRecord(path="photo.jpg", label=i, class_name=name, split="train", hash=hash)
-            for i, name in enumerate(names)
-        ]
-        files.write_records_csv(CLASSES, classes, ClassRecord)
+        photo = bytearray(Path("photo.jpg").read_bytes())
+        table = photo.index(b"\xff\xdb") + 5  # of quantisation: another first number makes other pixels
+        images = []
+        for i, c in enumerate(write_classes(number), 1):
+            photo[table] = i
+            Path(f"{c.name}.jpg").write_bytes(photo)
+            hash = content_hash(bytes(photo))
+            image = ImageRecord(path=f"{c.name}.jpg", label=c.label, class_name=c.name, split="train", hash=hash)
+            images += [image, image.model_copy(update={"split": "test"})]
         files.write_records_csv(MANIFEST, images, ImageRecord)
-        wall = time.monotonic()
-        stage.main()
-        wall = time.monotonic() - wall
-        os.chdir(ROOT)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GB
-    print(json.dumps({"wall": wall, "peak": peak}))
+        files.write_records_csv(SYNONYMS, [], Synonym)
+        measured({"describe": describe, "ask": ask}[name].main)
 
 
 def memory() -> None:
-    table = Table(title=f"Stage describe, photos of 12 megapixels, {IN_FLIGHT} in flight (goal: below 1.2 GB)")
-    for heading in ("photos", "wall s", "peak RSS GB"):
+    table = Table(title=f"{PHOTOS} photos of 12 megapixels, {IN_FLIGHT} in flight (goal: below 1.2 GB)")
+    for heading in ("stage", "wall s", "peak RSS GB"):
         table.add_column(heading, justify="right")
-    with running_server(LATENCY) as base_url:
-        for photos in FEW_PHOTOS, MANY_PHOTOS:
-            command = [sys.executable, __file__, "describe", base_url, str(photos)]
-            run = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-            table.add_row(f"{photos}", f"{run['wall']:.1f}", f"{run['peak']:.2f}")
+    with running_server(PHOTO_LATENCY) as base_url:
+        for name in ("describe", "ask"):
+            run = in_its_process("photos", base_url, name, str(PHOTOS))
+            table.add_row(name, f"{run['wall']:.1f}", f"{run['peak']:.2f}")
     console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast and how lean the loops are")
-    parser.add_argument("what", nargs="?", choices=["latency", "scale", "memory", "serve", "extend", "describe"])
+    parser.add_argument("what", nargs="?", choices=["latency", "scale", "memory", "serve", "extend", "photos"])
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args()
     if args.what == "serve":
         asyncio.run(serve(float(args.arguments[0])))
     elif args.what == "extend":
         extend(args.arguments[0], int(args.arguments[1]))
-    elif args.what == "describe":
-        describe(args.arguments[0], int(args.arguments[1]))
+    elif args.what == "photos":
+        photos(args.arguments[0], args.arguments[1], int(args.arguments[2]))
     else:
         for part in (latency, scale, memory):
             if args.what in (None, part.__name__):

@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from graphs import refine
+from graphs import prompts, refine
+from graphs.review import Review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
@@ -92,7 +93,7 @@ def bare(pipe: Any) -> None:
 
 
 async def ours(painter: DiffusersPainter, turn: int) -> None:
-    context = RefineContext(chat=None, painter=painter, scorer=AcceptAll(), max_refinements=0)  # type: ignore[arg-type]
+    context: Any = RefineContext(None, prompts.load(), Review(), painter, AcceptAll(), 0)  # type: ignore[arg-type]
 
     async def one(i: int) -> None:
         description = ExtendedDescription(

@@ -6,14 +6,13 @@ from typing import Any
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.reply import Unusable, usable_text
 from graphs.state import ClassifyContext, ClassifyState
 
 
 async def classify(state: ClassifyState, runtime: Runtime[ClassifyContext]) -> dict[str, Any]:
     """Show the image and the list of class names."""
-    question = prompts.classify(runtime.context.class_list, state["image_url"])
+    question = runtime.context.prompts.classify(runtime.context.class_list, state["image_url"])
     reply = await runtime.context.chat.ask(state["slug"], question)
     return {"reply": reply, "counts": reply.counts}
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.reply import Unusable, usable_text
 from graphs.parse.template_1 import parse_description
 from graphs.state import DescribeContext, DescribeState
@@ -15,7 +14,7 @@ from ltgc.pipeline.artifacts.descriptions import ExistingDescription
 
 async def describe(state: DescribeState, runtime: Runtime[DescribeContext]) -> dict[str, Any]:
     """Ask the vision model for the image in Template 1."""
-    c = state["class_record"]
+    c, prompts = state["class_record"], runtime.context.prompts
     question = prompts.describe(c.name, state["image_url"], c.context)
     if last := state.get("record"):
         question = prompts.again(question, state["reply"].text, last.reason or "", last.replies + 1)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.entries import first_description
 from graphs.parse.reply import Unusable, usable_text
+from graphs.review import reworded
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.chat import Reply
 from ltgc.clip.subject import Subject
@@ -34,14 +34,16 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     """Score the image against what it is meant to show (Eq. 2)."""
     drawing, first, round = state["drawing"], state["description"], state.get("round", 0)
     attempts, images = state.get("attempts", []), state.get("images", {})
-    score, threshold = None, None
+    score, threshold, reviewed = None, None, None
     verdict: Verdict = "failed"
     id = attempt_id(state["slug"], first.index, round)
     if drawing.image is not None:
         subject = Subject(first.label, state.get("features", first.features), first.index)
         score, threshold = await runtime.context.scorer.score(subject, drawing.image)
-        low: Verdict = "refined" if round < runtime.context.max_refinements else "rejected"
-        verdict = "accepted" if score >= threshold else low
+        reviewed = runtime.context.review.drawing(first.class_name, drawing.image)
+        passes = reviewed.verdict == "accept" if reviewed else score >= threshold
+        refinable = round < runtime.context.max_refinements or (reviewed and reviewed.text)
+        verdict = "accepted" if passes else "refined" if refinable else "rejected"
         images = images | {id: drawing.image}
     attempt = Attempt(
         id=id,
@@ -56,10 +58,12 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
         threshold=threshold,
         verdict=verdict,
         refines=attempts[-1].id if attempts else None,
-        reason=drawing.reason,
+        reason=f"{reviewed.verdict}ed_in_review" if reviewed else drawing.reason,
     )
     failures = Counter([drawing.reason] if drawing.reason else [])
-    return {"attempts": [*attempts, attempt], "images": images, "failures": failures}
+    rewording = reworded(reviewed) if reviewed and reviewed.text else None
+    update = {"attempts": [*attempts, attempt], "images": images, "failures": failures}
+    return update | {"rewording": rewording}
 
 
 def represents_class(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["refine", "__end__"]:
@@ -67,15 +71,17 @@ def represents_class(state: RefineState, runtime: Runtime[RefineContext]) -> Lit
     rounds_left = state.get("round", 0) < runtime.context.max_refinements
     # A server that is down draws no better from another description.
     refinable = state["attempts"][-1].verdict == "refined" or state["drawing"].refinable
-    return "refine" if refinable and rounds_left else "__end__"
+    return "refine" if state["rewording"] or (refinable and rounds_left) else "__end__"
 
 
 async def refine(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
-    """Have the LLM improve the distinctive features of the description."""
+    """Have the LLM improve the distinctive features of the description, unless a person has done so."""
     attempts, class_name = state["attempts"], state["description"].class_name
-    tried = [(attempt.prompt, attempt.reason) for attempt in attempts]
     round = state.get("round", 0) + 1
-    question = prompts.refine(class_name, tried, state.get("unusable"), round)
+    if words := state["rewording"]:
+        return {"round": round, "unusable": None, "prompt": words.text, "features": words.features}
+    tried = [(attempt.prompt, attempt.reason if attempt.image is None else None) for attempt in attempts]
+    question = runtime.context.prompts.refine(class_name, tried, state.get("unusable"), round)
     reply = await runtime.context.chat.ask(state["slug"], question)
     update = {"round": round, "reply": reply, "counts": reply.counts}
     try:

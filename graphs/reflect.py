@@ -6,7 +6,6 @@ from typing import Any, Literal
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.entries import lists_nothing, parse_entries
 from graphs.parse.repeats import chunks, match_entries
 from graphs.parse.reply import normalised
@@ -25,7 +24,7 @@ async def ask(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str
     c = state["class_record"]
     known = [*state["existing"], *_kept(state)]
     wanted = min(WANTED, _missing(state, runtime))
-    question = prompts.extend(c.name, known, wanted, state.get("stalled", 0), c.context)
+    question = runtime.context.prompts.extend(c.name, known, wanted, state.get("stalled", 0), c.context)
     reply = await runtime.context.chat.ask(c.slug, question)
     return {"reply": reply, "round": state.get("round", 0) + 1, "counts": reply.counts + Counter(rounds=1)}
 
@@ -84,7 +83,8 @@ async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]
     known = list(state["existing"])
     for chunk in chunks(kept, [e.description for e in extended], runtime.context.check_characters):
         descriptions = [extended[i].description for i in chunk]
-        reply = await runtime.context.chat.ask(c.slug, prompts.repetition_check(c.name, descriptions, known))
+        question = runtime.context.prompts.repetition_check(c.name, descriptions, known)
+        reply = await runtime.context.chat.ask(c.slug, question)
         counts += reply.counts + Counter(repetition_checks=1)
         remaining, invented = match_entries(reply.text, descriptions, known)
         # A late part of the list may well say nothing new.

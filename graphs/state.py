@@ -9,6 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, NotRequired, Protocol, TypedDict
 
+from graphs.parse.template_1 import Description
+from graphs.prompts import Prompts
+from graphs.review import Review
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
 from ltgc.clip.subject import Subject
@@ -26,6 +29,7 @@ Counts = Annotated[Counter[str], operator.add]
 @dataclass(frozen=True)
 class DescribeContext:
     chat: Chat  # the vision model
+    prompts: Prompts
     tries: int
 
 
@@ -51,6 +55,7 @@ class Names(Protocol):
 @dataclass(frozen=True)
 class ClassifyContext:
     chat: Chat  # the vision model
+    prompts: Prompts
     class_list: str  # see prompts.class_list
     names: Names
 
@@ -71,6 +76,7 @@ class ClassifyState(TypedDict):
 @dataclass(frozen=True)
 class ReflectContext:
     chat: Chat
+    prompts: Prompts
     target: int  # K_y
     max_rounds: int
     max_stalled: int
@@ -95,6 +101,7 @@ class ReflectState(TypedDict):
 @dataclass(frozen=True)
 class TemplateContext:
     chat: Chat
+    prompts: Prompts
     tries: int
 
 
@@ -126,6 +133,8 @@ class Scorer(Protocol):
 @dataclass(frozen=True)
 class RefineContext:
     chat: Chat
+    prompts: Prompts
+    review: Review
     painter: Painter
     scorer: Scorer
     max_refinements: int  # R
@@ -140,6 +149,7 @@ class RefineState(TypedDict):
     drawing: NotRequired[Drawing]  # the last one
     attempts: NotRequired[list[Attempt]]  # every drawing and what became of it, in order
     images: NotRequired[dict[str, bytes]]  # id of an attempt -> its image as it came
+    rewording: NotRequired[Description | None]  # what a person wants drawn in place of the last drawing
     reply: NotRequired[Reply]  # to the last refinement asked for
     unusable: NotRequired[ReplyReason | RequestReason | None]  # why that reply could not be used
     counts: NotRequired[Counts]

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 
-from graphs import prompts
 from graphs.parse.reply import Unusable, usable_text
 from graphs.parse.template_2 import class_template, parse_features
 from graphs.state import TemplateContext, TemplateState
@@ -14,7 +13,7 @@ from graphs.state import TemplateContext, TemplateState
 
 async def summarize(state: TemplateState, runtime: Runtime[TemplateContext]) -> dict[str, Any]:
     """Ask for the most distinctive features of the class in Template 2."""
-    c, replies = state["class_record"], state.get("replies", 0)
+    c, replies, prompts = state["class_record"], state.get("replies", 0), runtime.context.prompts
     question = prompts.summarize(c.name, state["descriptions"], c.context)
     if replies:
         question = prompts.again(question, state["reply"].text, state["template"].reason or "", replies + 1)

@@ -56,6 +56,20 @@ def estimate() -> None:
 
 
 @app.command()
+def preview(
+    classes: Annotated[int, typer.Option(min=1, help="How many tail classes.")] = 3,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page.")] = True,
+) -> None:
+    """Run the loops for a few tail classes, and show them.
+
+    With the real models, and paid for; the real run finds the replies in the pool. Run `dvc repro prepare` first.
+    """
+    from ltgc.commands import preview
+
+    preview.main(classes, open_browser)
+
+
+@app.command()
 def spent() -> None:
     """Print what this project has spent so far.
 
@@ -109,6 +123,20 @@ def export_drawings(folder: Annotated[Path, typer.Argument(help="A new folder fo
     from ltgc.commands import export_drawings
 
     export_drawings.main(folder)
+
+
+@app.command()
+def review(
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0: a free one.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+) -> None:
+    """Accept, reject or reword what the models made.
+
+    The doubtful ones first, in the browser. The verdicts go to review.csv.
+    """
+    from ltgc.commands import review
+
+    review.main(port, open_browser)
 
 
 @app.command()

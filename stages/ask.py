@@ -52,16 +52,19 @@ def main() -> None:
 async def ask_all(
     settings: Params, asked: list[ImageRecord], classes: list[ClassRecord], names: Names, store: Store
 ) -> list[tuple[Answer, Calls]]:
-    root = image_root(settings.data)
+    root, words = image_root(settings.data), prompts.load("classify")
+    decoding = asyncio.Semaphore(images.DECODED_AT_ONCE)
+    at_once = settings.vision.concurrency + images.DECODED_AT_ONCE  # each holds its image
     slugs = {c.label: c.slug for c in classes}
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            context = ClassifyContext(chat, prompts.class_list([c.name for c in classes]), names)
+            context = ClassifyContext(chat, words, prompts.class_list([c.name for c in classes]), names)
 
             async def one(image: ImageRecord) -> tuple[Answer, Calls, bool]:
                 """The answer, what it took, and whether the server or the image is to blame that there is none."""
                 try:
-                    url = await asyncio.to_thread(images.data_url, image_file(root, image))
+                    async with decoding:
+                        url = await asyncio.to_thread(images.data_url, image_file(root, image))
                 except (images.BadImage, OSError):
                     return record(image, reason="bad_image"), Calls(Counter(), Counter(["bad_image"])), True
                 start = ClassifyState(slug=slugs[image.label], image_url=url)
@@ -70,7 +73,7 @@ async def ask_all(
                 answer = record(image, reply.text, end["label"], end["reason"])
                 return answer, Calls.of(end), bool(reply.failure and reply.failure != "refused")
 
-            answered = await run_all("ask", asked, one, store.tally, 2 * settings.vision.concurrency)
+            answered = await run_all("ask", asked, one, store.tally, at_once)
         # A refusal is a wrong answer; a server that is down has not answered.
         failed = {answer.path: answer.reason or "" for answer, _, down in answered if down}
         vision.check_failures(failed, len(asked), "answer")

@@ -6,7 +6,7 @@ python -m stages.describe
 import asyncio
 from collections import Counter
 
-from graphs import describe
+from graphs import describe, prompts, review
 from graphs.state import DescribeContext, DescribeState
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
@@ -31,32 +31,44 @@ def main() -> None:
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
     tail = [image for image in manifest if image.split == "train" and image.label in few]
 
+    verdicts = review.load()
     with Store(STORE / "describe", [settings.vision], budget.load()) as store:
-        described = asyncio.run(describe_all(settings, tail, few, store)) if tail else []
+        described = asyncio.run(describe_all(settings, tail, few, verdicts, store)) if tail else []
 
-    records = sorted((record for record, _ in described), key=lambda record: (record.label, record.image))
+    records = [verdicts.existing(record) for record, _ in described]
+    records.sort(key=lambda record: (record.label, record.image))
     files.write_jsonl(EXISTING, records)
+    verdicts.say_unused("existing")
     files.write_json(CALLS / "describe.json", call_metrics(calls for _, calls in described))
 
 
 async def describe_all(
-    settings: Params, tail: list[ImageRecord], few: dict[int, ClassRecord], store: Store
+    settings: Params,
+    tail: list[ImageRecord],
+    few: dict[int, ClassRecord],
+    verdicts: review.Review,
+    store: Store,
 ) -> list[tuple[ExistingDescription, Calls]]:
-    root = image_root(settings.data)
+    root, words = image_root(settings.data), prompts.load("describe", "again")
+    decoding = asyncio.Semaphore(images.DECODED_AT_ONCE)
+    at_once = settings.vision.concurrency + images.DECODED_AT_ONCE  # each holds its image
     with server.running(vision=settings.vision) as (vision,):
         async with Chat(vision, store) as chat:
-            context = DescribeContext(chat, settings.describe.tries)
+            context = DescribeContext(chat, words, settings.describe.tries)
 
             async def one(image: ImageRecord) -> tuple[ExistingDescription, Calls]:
+                if written := verdicts.written(image):
+                    return written, Calls(Counter(), Counter())
                 try:
-                    url = await asyncio.to_thread(images.data_url, image_file(root, image))
+                    async with decoding:
+                        url = await asyncio.to_thread(images.data_url, image_file(root, image))
                 except (images.BadImage, OSError):
                     return bad_image(image), Calls(Counter(), Counter(["bad_image"]))
                 start = DescribeState(class_record=few[image.label], image=image, image_url=url)
                 end = await describe.graph.ainvoke(start, context=context)
                 return end["record"], Calls.of(end)
 
-            described = await run_all("describe", tail, one, store.tally, 2 * settings.vision.concurrency)
+            described = await run_all("describe", tail, one, store.tally, at_once)
         failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
         vision.check_failures(failed, len(tail), "description")
     return described

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter, defaultdict
 from typing import Any
 
-from graphs import reflect
+from graphs import prompts, reflect, review
 from graphs.parse.repeats import CHARACTERS_A_TOKEN
 from graphs.parse.template_2 import template_text
 from graphs.state import ReflectContext, ReflectState
@@ -28,7 +28,7 @@ def main() -> None:
     classes = files.read_csv(CLASSES, ClassRecord)
     existing: dict[int, list[str]] = defaultdict(list)
     for record in files.read_jsonl(EXISTING, ExistingDescription):
-        if record.description is not None:
+        if record.kept and record.description is not None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
 
@@ -40,7 +40,9 @@ def main() -> None:
     if settings.extend.source == "class_name":
         records = [record for c in tail for record in bare_names(c, settings.extend.target)]
     records.sort(key=lambda record: (record.label, record.index))
-    files.write_jsonl(EXTENDED, records)
+    verdicts = review.load()
+    files.write_jsonl(EXTENDED, verdicts.extended(records))
+    verdicts.say_unused("extended")
     stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
     summary = call_metrics(
         [*map(Calls.of, ends), Calls(stalled, Counter())],
@@ -57,11 +59,12 @@ async def extend_all(
     settings: Params, tail: list[ClassRecord], existing: dict[int, list[str]], store: Store
 ) -> list[dict[str, Any]]:
     """The last state of each class's graph, in the order of `tail`."""
-    bounds = settings.extend
+    bounds, words = settings.extend, prompts.load("extend", "repetition_check")
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
             context = ReflectContext(
                 chat=chat,
+                prompts=words,
                 target=bounds.target,
                 max_rounds=bounds.max_rounds,
                 max_stalled=bounds.max_stalled,

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from graphs import refine
+from graphs import prompts, refine, review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
@@ -79,6 +79,7 @@ async def generate_all(
     store: Store,
 ) -> tuple[list[tuple[list[Attempt], Calls]], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
+    words, verdicts = prompts.load("refine"), review.load()
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
         servers["t2i"] = settings.t2i
@@ -87,7 +88,7 @@ async def generate_all(
         scorer, texts_cut, real = await make_filter(settings, classes, labels, store)
         painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, painters as painter:
-            context = RefineContext(chat, painter, scorer, settings.filter.max_refinements)
+            context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             async def one(description: ExtendedDescription) -> tuple[list[Attempt], Calls]:
                 start = RefineState(slug=slugs[description.label], description=description)
@@ -96,6 +97,7 @@ async def generate_all(
                 return end["attempts"], Calls.of(end)
 
             drawn = await run_all("generate", descriptions, one, store.tally)
+        verdicts.say_unused("drawing")
         if cut := sum(calls.counts["prompts_cut"] for _, calls in drawn):
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
         failed = [chain[-1] for chain, _ in drawn if chain[-1].verdict == "failed"]

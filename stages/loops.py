@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ltgc.clients.costs import COST_FIELDS, cost_rows, cost_summary, priced
+from ltgc.clients.costs import COST_FIELDS, cost_rows, cost_summary, stage_cost
 from ltgc.data.truth import known_truth
 from ltgc.evaluation import loop_metrics
 from ltgc.pipeline import files, params, stage
@@ -26,7 +26,6 @@ from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.artifacts.results import COST, COST_PLOT, LOOPS, SCORES_PLOT
 from ltgc.pipeline.terminal import console
 
-SEEING = ("describe", "ask")  # stages that ask the vision model
 LOOP_STAGES = ("describe", "extend", "templates", "generate")
 
 
@@ -54,22 +53,7 @@ def main() -> None:
         summary |= loop_metrics.checks(attempts, extended, existing, truth)
 
     asked = {name: summary[name] for name in LOOP_STAGES} | {"ask": files.read_json(CALLS / "ask.json")}
-    # What the artifacts needed, whether it was paid for in this run or lay in the stores.
-    costs = {
-        name: priced(
-            section.prices,
-            chat_model=section.vision.model if name in SEEING else section.llm.model,
-            t2i_model=section.t2i.billed_as,
-            calls=calls["calls"],
-            prompt_tokens=calls["prompt_tokens"],
-            completion_tokens=calls["completion_tokens"],
-            images=calls.get("drawn", 0),
-            reasoning_tokens=calls.get("reasoning_tokens", 0),
-            flex=(calls.get("flex_prompt_tokens", 0), calls.get("flex_completion_tokens", 0)),
-            drawing_tokens=(calls.get("drawing_prompt_tokens", 0), calls.get("drawing_tokens", 0)),
-        )
-        for name, calls in asked.items()
-    }
+    costs = {name: stage_cost(section, name, calls) for name, calls in asked.items()}
     files.write_json(COST, cost_summary(costs))
     files.write_csv(COST_PLOT, cost_rows(costs), COST_FIELDS)
     files.write_json(LOOPS, summary)

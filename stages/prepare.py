@@ -14,12 +14,14 @@ from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import (
     CLASSES,
     FINDINGS,
+    LICENSES,
     MADE_IMAGES,
     MANIFEST,
     SYNONYMS,
     ClassRecord,
     Finding,
     ImageRecord,
+    PhotoLicense,
     Synonym,
 )
 from ltgc.pipeline.terminal import console
@@ -39,6 +41,7 @@ def main() -> None:
     files.write_records_csv(CLASSES, dataset.classes, ClassRecord)
     files.write_records_csv(FINDINGS, dataset.findings, Finding)
     files.write_records_csv(SYNONYMS, dataset.synonyms, Synonym)
+    files.write_records_csv(LICENSES, dataset.licenses, PhotoLicense)
     console.print(table(dataset))
     named = [finding for finding in dataset.findings if finding.kind in ("bad", "near_duplicate")]
     for finding in named[:LISTED]:

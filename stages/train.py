@@ -76,6 +76,8 @@ def result(run: Run) -> str:
     if run.skipped:
         return f"skipped: {run.skipped}"
     parts = [f"validation accuracy {run.val_accuracy} %"]
+    if run.head_alpha is not None:
+        parts.append(f"first head at {run.head_alpha}")
     if run.alpha is not None:
         parts.append(f"α {run.alpha}")
     if run.drawings_weight is not None:

@@ -126,6 +126,11 @@ def _usage(found: Mapping[str, Any]) -> dict[str, Any] | None:
     counts: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
     if type(thought) is int and 0 < thought <= reply:
         counts["completion_tokens_details"] = {"reasoning_tokens": thought}
+    details = usage.get("prompt_tokens_details")
+    if isinstance(details, dict):
+        cached = {name: n for name in ("cached_tokens", "cache_write_tokens") if (n := _count(details.get(name)))}
+        if cached and sum(cached.values()) <= prompt:
+            counts["prompt_tokens_details"] = cached
     return counts
 
 

@@ -47,16 +47,21 @@ class Budget:
         completion_tokens: float = 0,
         images: float = 0,
         tier: str | None = None,
+        cached: tuple[float, float] = (0, 0),
     ) -> float | None:
         """USD; None if the model has no price. tier: "flex" is half the price.
+
+        cached: of the prompt tokens, those that the provider had in its cache and those that it put there.
 
         A drawing is billed by its tokens or as one of `images`, as the model is priced.
         """
         if (price := self._price(model)) is None:
             return None
         share = FLEX if tier == "flex" else 1
-        tokens = (prompt_tokens * price.input + completion_tokens * price.output) / MILLION
-        return share * tokens + images * price.image
+        usd = prompt_tokens * price.input + completion_tokens * price.output
+        for tokens, own in zip(cached, (price.cached_input, price.cache_write), strict=True):
+            usd += tokens * (price.input if own is None else own) - tokens * price.input
+        return share * usd / MILLION + images * price.image
 
     def image_tokens(self, model: str) -> int:
         """Prompt tokens that an image in a question counts as."""
@@ -73,7 +78,7 @@ class Budget:
                     tokens += self.image_tokens(model)
                 else:
                     tokens += len((part if isinstance(part, str) else part["text"]).encode("utf-8", "replace"))
-        return self.cost(model, tokens, max_tokens)
+        return self.cost(model, tokens, max_tokens, cached=(0, tokens))
 
     def passed(self, spent: float, calls: int, model: str, usd: float | None) -> LTGCError | None:
         """The error for a call that could pass a cap; None if it fits.

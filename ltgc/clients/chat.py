@@ -40,6 +40,8 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0  # all that is billed as output, thinking included
     reasoning_tokens: int = 0  # of these, what the model thought
+    cached_tokens: int = 0  # of the prompt tokens, what the provider had in its cache
+    cache_write_tokens: int = 0  # of the prompt tokens, what it put there
     service_tier: str | None = None  # the one that served it, where it is not the standard one
     tokens_estimated: bool = False  # the server did not count them; see limits.tokens
     failure: RequestReason | None = None  # of a request that failed after its retries
@@ -73,9 +75,13 @@ class Reply:
         counts = Counter(calls=1, prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
         if self.reasoning_tokens:
             counts["reasoning_tokens"] = self.reasoning_tokens
-        if self.service_tier:
-            counts[f"{self.service_tier}_prompt_tokens"] = self.prompt_tokens
-            counts[f"{self.service_tier}_completion_tokens"] = self.completion_tokens
+        tier = f"{self.service_tier}_" if self.service_tier else ""
+        if tier:
+            counts[f"{tier}prompt_tokens"] = self.prompt_tokens
+            counts[f"{tier}completion_tokens"] = self.completion_tokens
+        if self.cached_tokens or self.cache_write_tokens:
+            counts[f"{tier}cached_tokens"] = self.cached_tokens
+            counts[f"{tier}cache_write_tokens"] = self.cache_write_tokens
         if self.tokens_estimated:
             counts["calls_with_estimated_tokens"] = 1
         return counts
@@ -159,7 +165,8 @@ class Chat:
                 reply = self._read(message, messages)
                 used.append(reply.prompt_tokens + reply.completion_tokens)
                 used_tokens = reply.prompt_tokens, reply.completion_tokens
-                usd = budget.cost(section.model, *used_tokens, tier=reply.service_tier)
+                cached = reply.cached_tokens, reply.cache_write_tokens
+                usd = budget.cost(section.model, *used_tokens, tier=reply.service_tier, cached=cached)
                 outcome: Outcome = "useless" if reply.unusable else "answered"
                 cost = Cost(outcome, usd, *used_tokens)
                 await self._store.keep(payment, slug, {"model": section.model, **_stored(reply)}, cost)
@@ -178,7 +185,9 @@ class Chat:
             finish_reason=message.response_metadata.get("finish_reason"),
             prompt_tokens=usage["input_tokens"] if usage and counted else question_tokens(messages, image_tokens),
             completion_tokens=usage["output_tokens"] if usage and counted else tokens(text),
-            reasoning_tokens=_thinking(usage) if usage and counted else 0,
+            reasoning_tokens=_detail(usage, "output_token_details", "reasoning") if usage and counted else 0,
+            cached_tokens=_detail(usage, "input_token_details", "cache_read") if usage and counted else 0,
+            cache_write_tokens=_detail(usage, "input_token_details", "cache_creation") if usage and counted else 0,
             service_tier="flex" if message.response_metadata.get("service_tier") == "flex" else None,
             tokens_estimated=not counted,
         )
@@ -221,7 +230,7 @@ class Chat:
 
 def _stored(reply: Reply) -> dict[str, Any]:
     """A reply as the store holds it; what is seldom set is left out."""
-    seldom = {"reasoning_tokens", "service_tier", "tokens_estimated"}
+    seldom = {"reasoning_tokens", "cached_tokens", "cache_write_tokens", "service_tier", "tokens_estimated"}
     return {
         name: value for name, value in asdict(reply).items() if name != "failure" and (value or name not in seldom)
     }
@@ -232,10 +241,10 @@ def _judged(reply: Reply) -> Reply:
     return replace(reply, failure="only_thought") if reply.only_thought else reply
 
 
-def _thinking(usage: UsageMetadata) -> int:
-    """Tokens of thinking; LangChain names them after the service tier, for example flex_reasoning."""
-    details = cast(dict[str, int], usage.get("output_token_details") or {})
-    return sum(tokens for name, tokens in details.items() if name.endswith("reasoning"))
+def _detail(usage: UsageMetadata, of: str, name: str) -> int:
+    """Tokens of one kind; LangChain puts the service tier before its name, for example flex_reasoning."""
+    details = cast(dict[str, int], usage.get(of) or {})
+    return sum(tokens for kind, tokens in details.items() if kind.endswith(name))
 
 
 def _content(content: Any) -> Any:

@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ltgc.clients.budget import Budget
+from ltgc.pipeline.params import Params
 from ltgc.pipeline.settings.servers import Price
+
+SEEING = ("describe", "ask")  # stages that ask the vision model
 
 
 @dataclass(frozen=True)
@@ -41,22 +44,52 @@ def priced(
     reasoning_tokens: float = 0,
     flex: tuple[float, float] = (0, 0),
     drawing_tokens: tuple[float, float] = (0, 0),
+    cached: tuple[float, float] = (0, 0),
+    flex_cached: tuple[float, float] = (0, 0),
 ) -> Cost:
     """The cost of these calls and images. A model that is not used needs no price.
 
     flex: the prompt and completion tokens (of those above) at the price of flex; drawing_tokens: of prompts and
-    of images, in all, where drawings are billed by tokens.
+    of images, in all, where drawings are billed by tokens; cached: of the prompt tokens at the standard price,
+    those that the provider had in its cache and those that it put there; flex_cached: the same of flex.
     """
     budget = Budget(prices=prices)
     parts: list[float | None] = []
     if calls:
-        parts.append(budget.cost(chat_model, prompt_tokens - flex[0], completion_tokens - flex[1]))
-        parts.append(budget.cost(chat_model, *flex, tier="flex"))
+        standard = prompt_tokens - flex[0], completion_tokens - flex[1]
+        parts.append(budget.cost(chat_model, *standard, cached=cached))
+        parts.append(budget.cost(chat_model, *flex, tier="flex", cached=flex_cached))
     if images:
         parts.append(budget.cost(t2i_model, *drawing_tokens, images=images))
     known = [usd for usd in parts if usd is not None]
     total = sum(known) if len(known) == len(parts) else None
     return Cost(calls, images, prompt_tokens, completion_tokens, total, reasoning_tokens)
+
+
+def stage_cost(section: Params, stage: str, counted: Mapping[str, Any]) -> Cost:
+    """What a stage's artifacts needed, whether it was paid for in this run or before.
+
+    counted: metrics/calls/<stage>.json, and `drawn` images. section: llm.model, vision.model, t2i and prices.
+    """
+
+    def tokens(*names: str) -> tuple[float, float]:
+        first, second = (counted.get(name, 0) for name in names)
+        return first, second
+
+    return priced(
+        section.prices,
+        chat_model=section.vision.model if stage in SEEING else section.llm.model,
+        t2i_model=section.t2i.billed_as,
+        calls=counted["calls"],
+        prompt_tokens=counted["prompt_tokens"],
+        completion_tokens=counted["completion_tokens"],
+        images=counted.get("drawn", 0),
+        reasoning_tokens=counted.get("reasoning_tokens", 0),
+        flex=tokens("flex_prompt_tokens", "flex_completion_tokens"),
+        drawing_tokens=tokens("drawing_prompt_tokens", "drawing_tokens"),
+        cached=tokens("cached_tokens", "cache_write_tokens"),
+        flex_cached=tokens("flex_cached_tokens", "flex_cache_write_tokens"),
+    )
 
 
 def cost_summary(costs: Mapping[str, Cost]) -> dict[str, Any]:

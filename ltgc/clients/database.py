@@ -6,6 +6,8 @@ thousand graphs write at the same moment is one commit: they wait for the disk o
 """
 
 import asyncio
+import errno
+import os
 import sqlite3
 import time
 from collections import deque
@@ -90,6 +92,9 @@ class Database:
         self._name = name
         with self.errors():
             folder.mkdir(parents=True, exist_ok=True)
+            # SQLite says so as well, but leaves a log with the same permissions: it cannot write to that even when
+            # the file has become writable.
+            check_writable(folder, folder / FILE)
             self._writer = self._connect()
             self._reader = self._connect()  # of its own, so that looking up never waits for a commit's sync
             _set_journal(self._writer, "TRUNCATE" if on_network(folder) else "WAL")
@@ -191,6 +196,13 @@ def _set_journal(connection: sqlite3.Connection, mode: str) -> None:
             if "locked" not in str(error) or time.monotonic() > until:
                 raise
             time.sleep(0.02)
+
+
+def check_writable(*paths: Path) -> None:
+    """Raises PermissionError for the first of the files and folders that is there and cannot be written to."""
+    for path in paths:
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def on_network(folder: Path) -> bool:

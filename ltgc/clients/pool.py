@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from ltgc.clients.database import Database
+from ltgc.clients.database import Database, check_writable
 from ltgc.clients.project import top
 from ltgc.pipeline import code_digest, files
 from ltgc.pipeline.errors import LTGCError
@@ -28,8 +28,17 @@ UNKNOWN = ""  # the address of replies that came with a shared store
 
 
 def user_folder() -> Path:
-    """The folder of the user's pool: $LTGC_CACHE, or the platform's folder for caches."""
-    return Path(os.environ.get(CACHE) or platformdirs.user_cache_dir("ltgc", appauthor=False)).expanduser()
+    """The folder of the user's pool: $LTGC_CACHE, or the platform's folder for caches.
+
+    Raises LTGCError for a relative one: it would lie in the temporary copy in which DVC runs an experiment.
+    """
+    named = os.environ.get(CACHE) or platformdirs.user_cache_dir("ltgc", appauthor=False)
+    folder = Path(named).expanduser()
+    if not folder.is_absolute():
+        raise LTGCError(
+            f"{CACHE}: {named} is relative, so each experiment would have its own; write the whole path"
+        )
+    return folder
 
 
 def project_folder() -> Path:
@@ -60,6 +69,9 @@ class Pool:
         self.database = Database(folder, name)
         self.folder = folder
         self._images = folder / "images"
+        with self.database.errors():
+            self._images.mkdir(exist_ok=True)
+            check_writable(self._images)
 
     def close(self) -> None:
         self.database.close()

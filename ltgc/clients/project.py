@@ -12,18 +12,22 @@ def name(caps: BudgetSettings) -> str:
     """What the ledger counts as one project: all clones, temporary copies and branches of one repository.
 
     That is budget.project, or the first commit of the repository, which all of them share. Raises LTGCError where
-    a cap is set and the clone is shallow, so that its first commit is not known.
+    a cap is set and the first commit is not known: what the project has spent would begin at zero.
     """
     if caps.project:
         return caps.project
-    if _git("rev-parse", "--is-shallow-repository") == "true":
-        if caps.max_usd is not None or caps.max_calls is not None:
-            raise LTGCError(
-                "budget.project: this clone is shallow, so its first commit is not known and nor is what the "
-                "project has spent; set a name for it, or run `git fetch --unshallow`"
-            )
-    elif first := _git("rev-list", "--max-parents=0", "--first-parent", "HEAD"):
+    shallow = _git("rev-parse", "--is-shallow-repository") == "true"
+    first = None if shallow else _git("rev-list", "--max-parents=0", "--first-parent", "HEAD")
+    if first:
         return first
+    capped = caps.max_usd is not None or caps.max_calls is not None
+    if capped and any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+        why = "this clone is shallow" if shallow else "`git log` fails, or nothing is committed yet"
+        remedy = "run `git fetch --unshallow`" if shallow else "correct that"
+        raise LTGCError(
+            f"budget.project: {why}, so the first commit is not known and nor is what the project has spent; "
+            f"set a name for it, or {remedy}"
+        )
     return f"folder {top()}"
 
 

@@ -1,11 +1,13 @@
 """The README.md of an exported folder: a model card or a dataset card as the Hugging Face hub reads them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from ltgc.pipeline.artifacts.dataset import ClassRecord
+from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.dataset import LICENSES, ClassRecord, PhotoLicense
 from ltgc.pipeline.artifacts.runs import Run, RunMetrics
 from ltgc.pipeline.settings.clip import ClipSettings
 from ltgc.pipeline.settings.data import LicensesSettings
@@ -27,9 +29,13 @@ def model_card(
     clip: ClipSettings,
     classes: Sequence[ClassRecord],
     licenses: LicensesSettings,
+    photos: Mapping[str, int],
     adapter: bool,
 ) -> str:
-    """How the model came about, what it reaches, and how to load it in open_clip and, with an adapter, in peft."""
+    """How the model came about, what it reaches, and how to load it in open_clip and, with an adapter, in peft.
+
+    photos: licence -> photos of which the source states it.
+    """
     figures = {} if metrics is None else {k: v for k in NAMES if (v := getattr(metrics, k)) is not None}
     results = [{"type": "accuracy", "name": NAMES[key], "value": value} for key, value in figures.items()]
     front: dict[str, Any] = {
@@ -69,15 +75,22 @@ logits = head["logit_scale"].float() * features @ F.normalize(head["weight"], di
 ## Licences
 
 - Weights: {licenses.models or NOT_STATED}
-- Photos that they were trained on: {licenses.photos or NOT_STATED}
+- Photos that they were trained on: {_photos(licenses, photos)}
 - Generated images: {licenses.drawings or NOT_STATED}
 """
 
 
 def dataset_card(
-    images: Mapping[str, int], t2i_model: str, licenses: LicensesSettings, refused: Mapping[str, int]
+    images: Mapping[str, int],
+    t2i_model: str,
+    licenses: LicensesSettings,
+    photos: Mapping[str, int],
+    refused: Mapping[str, int],
 ) -> str:
-    """What the generated set holds and how it was made; images: class name -> images; refused: the same."""
+    """What the generated set holds and how it was made.
+
+    images: class name -> images; refused: the same; photos: licence -> photos of which the source states it.
+    """
     total = sum(images.values())
     front = {
         "license": licenses.drawings or "other",
@@ -111,8 +124,20 @@ Nobody has looked at all of them. They may show people, trademarks or mistakes.
 ## Licences
 
 - Images: {licenses.drawings or NOT_STATED}
-- Photos that the descriptions began with: {licenses.photos or NOT_STATED}
+- Photos that the descriptions began with: {_photos(licenses, photos)}
 """
+
+
+def photo_licenses() -> Counter[str]:
+    """Licence -> photos of which the source states it (data/licenses.csv)."""
+    photos = files.read_csv(LICENSES, PhotoLicense) if LICENSES.exists() else []
+    return Counter(photo.license for photo in photos)
+
+
+def _photos(licenses: LicensesSettings, stated: Mapping[str, int]) -> str:
+    """What params.yaml says of all photos, and what the source says of each."""
+    each = ", ".join(f"{_cell(license)} ({count:,} photos)" for license, count in sorted(stated.items()))
+    return "; ".join(filter(None, (licenses.photos, each))) or NOT_STATED
 
 
 def _front(values: Mapping[str, Any]) -> str:

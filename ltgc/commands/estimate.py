@@ -3,7 +3,7 @@
     dvc repro prepare    # makes the manifest; no model is asked
     ltgc estimate        # no model is asked here either
 
-Prompts are built with the words of graphs/prompts.py, so their length is known; that of the replies is assumed
+Prompts are built with the words of prompts/*.txt, so their length is known; that of the replies is assumed
 by the constants below. docs/sharing.md compares an estimate with what a run really used.
 """
 
@@ -44,6 +44,7 @@ NAME_TOKENS = 10  # of a reply that names a class
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
     """What each stage needs in all, whether or not replies to some of it are stored already."""
+    words = prompts.load()
     tail = [c for c in classes if c.train < settings.extend.target]
     image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
     described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
@@ -52,20 +53,20 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         length = DESCRIPTION + len(c.name)
         known = c.train if c in tail else 0
         if c in tail:
-            question = _tokens(_length(prompts.describe(c.name, "", c.context))) + image_tokens
+            question = _tokens(_length(words.describe(c.name, "", c.context))) + image_tokens
             described += _asked(c.train * REPLIES_AN_IMAGE, question, _tokens(length))
-            asked, kept = _extend(settings, c, length)
+            asked, kept = _extend(settings, words, c, length)
             extended += asked
-            question = _tokens(_length(prompts.refine(c.name, [("d" * length, None)], None, 1)))
+            question = _tokens(_length(words.refine(c.name, [("d" * length, None)], None, 1)))
             refined += _asked(kept * REFINEMENTS, question, _tokens(length))
             images += kept * (1 + REFINEMENTS)
             known += round(kept)
         if settings.templates.source == "llm":
-            question = _tokens(_length(prompts.summarize(c.name, ["d" * length] * known, c.context)))
+            question = _tokens(_length(words.summarize(c.name, ["d" * length] * known, c.context)))
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
     shown = min(images_wanted(settings), sum(c.test for c in classes))
-    question = _tokens(_length(prompts.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
+    question = _tokens(_length(words.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
     named = _asked(shown, question, NAME_TOKENS)
 
     prompt_tokens, image_tokens = drawing_tokens.expected(settings.t2i, "d" * DESCRIPTION)
@@ -95,7 +96,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     }
 
 
-def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]:
+def _extend(settings: Params, words: prompts.Prompts, c: ClassRecord, length: int) -> tuple[Cost, float]:
     """The questions about one class, and how many descriptions it keeps."""
     asked, new, missing = Cost(), 0.0, settings.extend.target - c.train
     for _ in range(settings.extend.max_rounds):
@@ -103,7 +104,7 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
             break
         wanted = min(reflect.WANTED, round(missing - new))
         listed = ["d" * length] * round(c.train + new)
-        question = prompts.extend(c.name, listed, wanted, 0, c.context)
+        question = words.extend(c.name, listed, wanted, 0, c.context)
         asked += _asked(1, _tokens(_length(question)), _tokens(wanted * length))
         # When about one is missing, one more question brings it.
         new = missing if missing - new < 1 / NEW_A_ROUND else new + max(1.0, wanted * NEW_A_ROUND)
@@ -111,7 +112,7 @@ def _extend(settings: Params, c: ClassRecord, length: int) -> tuple[Cost, float]
     if not settings.extend.repetition_check or new <= 1:
         return asked, new
     checks = math.ceil(new * length / (repeats.CHARACTERS_A_TOKEN * settings.llm.max_tokens))
-    overhead = _tokens(_length(prompts.repetition_check(c.name, [])))
+    overhead = _tokens(_length(words.repetition_check(c.name, [])))
     check = _asked(checks, overhead + _tokens(new * length) / checks, KEPT * _tokens(new * length) / checks)
     return asked + check, new * KEPT
 

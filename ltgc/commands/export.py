@@ -81,7 +81,9 @@ def export(trained: Path, settings: ClipSettings, folder: Path, licenses: Licens
             shutil.copytree(trained / "adapter", part / ADAPTER)
         names = [c.name for c in classes]
         files.write_json(part / CLASS_NAMES, {"method": run.method, "seed": run.seed, "classes": names})
-        card = cards.model_card(run, metrics, settings, classes, licenses, adapter=tuning == "lora")
+        card = cards.model_card(
+            run, metrics, settings, classes, licenses, cards.photo_licenses(), adapter=tuning == "lora"
+        )
         files.write_text(part / "README.md", card)
         for path in part.rglob("*"):  # safetensors and the run's own files are written as 0600
             path.chmod(0o755 if path.is_dir() else 0o644)

@@ -36,7 +36,8 @@ def main(folder: Path) -> None:
     with files.replaced_folder(folder) as new:
         for tar in tars:
             shards.write(new / "train" / tar.name, _members(tar, dropped, images))
-        card = cards.dataset_card(images, settings.t2i.billed_as, settings.licenses, refused())
+        model, photos = settings.t2i.billed_as, cards.photo_licenses()
+        card = cards.dataset_card(images, model, settings.licenses, photos, refused())
         files.write_text(new / "README.md", card)
     console.print(f"{folder}: {sum(images.values()):,} images of {len(images):,} classes")
 

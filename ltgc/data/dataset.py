@@ -20,6 +20,7 @@ from ltgc.pipeline.artifacts.dataset import (
     ClassRecord,
     Finding,
     ImageRecord,
+    PhotoLicense,
     Split,
     Synonym,
     class_slug,
@@ -46,6 +47,7 @@ class Dataset:
     classes: list[ClassRecord]  # by label
     findings: list[Finding]  # by kind and path
     synonyms: list[Synonym]  # in the order of their file
+    licenses: list[PhotoLicense]  # by path; of the images whose source states one
     made_images: dict[str, bytes]  # ImageRecord.path -> PNG, in order; of a source that makes its own images
 
 
@@ -82,6 +84,7 @@ def prepare_dataset(data: DataSettings) -> Dataset:
         classes=_classes(samples, listing),
         findings=_in_order(findings, samples),
         synonyms=synonyms,
+        licenses=[PhotoLicense(path=s.path, license=s.license) for s in sorted(samples) if s.license],
         made_images=made,
     )
 
@@ -152,7 +155,15 @@ def _refuse_gaps(samples: Sequence[Sample], names: Sequence[str], root: Path) ->
 def _images(samples: Sequence[Sample], listing: Listing, hashes: dict[str, str]) -> list[ImageRecord]:
     order = get_args(Split)
     return [
-        ImageRecord.model_validate({**s._asdict(), "class_name": listing.names[s.label], "hash": hashes[s.path]})
+        ImageRecord.model_validate(
+            {
+                "path": s.path,
+                "label": s.label,
+                "class_name": listing.names[s.label],
+                "split": s.split,
+                "hash": hashes[s.path],
+            }
+        )
         for s in sorted(samples, key=lambda s: (s.label, order.index(s.split), s.path))
     ]
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ MAX_PIXELS = 100_000_000  # larger ones are refused before they are decoded: 300
 # Others of Pillow's are left out: some run programs (EPS: Ghostscript), some decode before their size is known.
 FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
 FORMATS += ["AVIF"] if features.check("avif") else []
+DECODED_AT_ONCE = min(8, os.cpu_count() or 1)  # by the stages that ask about images: 12 megapixels take 60 MB
 MAX_SIDE = 1024  # pixels; vision models look at no more, and a 12-megapixel PNG is a request of 20 MB
 
 # Pillow warns at its own, lower limit and raises at twice that; ours is checked first and says what to do.
@@ -64,7 +66,8 @@ def decode(data: bytes, shortest: int | None = None) -> Image.Image:
         if shortest:
             image.draft(None, (shortest, shortest))
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of 12 megapixels is 48 MB
+        return _rgb(image)
     except Exception as error:
         raise BadImage(f"truncated or corrupt ({type(error).__name__})") from error
 
@@ -76,7 +79,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         image = white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read(image: Reference) -> bytes:

@@ -21,7 +21,7 @@ from ltgc.data.truth import Truth
 from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
 from ltgc.evaluation.loop_metrics import checks
 from ltgc.evaluation.tables import comparison_table, difference_table
-from ltgc.pipeline import files, params
+from ltgc.pipeline import files, params, side_folder
 from ltgc.pipeline.artifacts.asking import ASK
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
@@ -39,8 +39,6 @@ TABLE = Path("metrics/ablations.json")
 COMPARISONS = Path("results")
 METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
 LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
-# What a variant makes itself; every other folder of the repository is linked.
-MADE = {"descriptions", "generated", "store", "models", "predictions", "plots", "metrics", "report", "ablations"}
 
 Changes = dict[str, Any]  # dotted key of params.yaml -> value
 
@@ -85,19 +83,10 @@ def _read(section: str) -> dict[str, Changes]:
 
 def build(variant: str, changes: Changes) -> Path:
     """Make or refresh the folder of a variant; returns it. Raises LTGCError for a key that params.yaml lacks."""
-    folder, root = RUNS / variant, Path.cwd()
-    values = changed(variant, changes)
-    for made in (EXISTING, params.PARAMS):
-        (folder / made).parent.mkdir(parents=True, exist_ok=True)
-    for entry in root.iterdir():
-        link = folder / entry.name
-        if entry.is_dir() and entry.name not in MADE and not entry.name.startswith(".") and not link.exists():
-            link.symlink_to(entry, target_is_directory=True)
+    folder = RUNS / variant
+    side_folder.build(folder, changed(variant, changes))
+    (folder / EXISTING).parent.mkdir(exist_ok=True)
     shutil.copy(EXISTING, folder / EXISTING)
-    if params.LOCK.exists():  # it says which replies were paid for
-        shutil.copy(params.LOCK, folder / params.LOCK)
-    files.write_text(folder / params.PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    params.load(path=folder / params.PARAMS)  # a wrong value is an error before anything runs
     return folder
 
 

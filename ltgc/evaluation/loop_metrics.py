@@ -34,12 +34,13 @@ def extend(extended: Sequence[ExtendedDescription], classes: Sequence[ClassRecor
 
 
 def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:
-    """How many classes got a template from the LLM, and why others did not (§3.1.3)."""
+    """How many classes got a template from the LLM, why others did not (§3.1.3), how many a person wrote."""
+    written = sum(t.source == "review" for t in class_templates)
     return {
         "classes": len(class_templates),
         "llm": sum(t.source == "llm" for t in class_templates),
         "class_name": _reasons(t.reason for t in class_templates if t.source == "class_name"),
-    }
+    } | ({"review": written} if written else {})
 
 
 def generate(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> dict[str, Any]:

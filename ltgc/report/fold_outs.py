@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltgc.pipeline.artifacts.drawings import Attempt
-from ltgc.report.inputs import Inputs
+from ltgc.report.inputs import Made
 from ltgc.report.selection import accepted, below_threshold, by_label, filled, originals, rarest, refused, spaced
 from ltgc.report.thumbnails import Thumbnails
 
@@ -17,7 +17,7 @@ CHAINS = 30  # refinements
 DESCRIPTIONS = 100  # of each list
 
 
-def fold_outs(inputs: Inputs, thumbnails: Thumbnails, budget: int) -> list[dict[str, Any]]:
+def fold_outs(inputs: Made, thumbnails: Thumbnails, budget: int) -> list[dict[str, Any]]:
     """Everything about each class that is shown; `budget` bytes of thumbnails are shared out evenly."""
     shown = rarest(filled(inputs))
     photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
@@ -54,7 +54,7 @@ def fold_outs(inputs: Inputs, thumbnails: Thumbnails, budget: int) -> list[dict[
     return entries
 
 
-def gallery(inputs: Inputs, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def gallery(inputs: Made, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """A photo and a few drawings of each class that has drawings, rarest first, as far as the thumbnails allow."""
     photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
     rows = []

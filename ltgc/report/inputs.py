@@ -15,20 +15,27 @@ from ltgc.report.provenance import Rerun
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Made:
+    """What the loops began with and made."""
+
+    image_root: Path
+    classes: list[ClassRecord]
+    manifest: list[ImageRecord]
+    existing: list[ExistingDescription]
+    extended: list[ExtendedDescription]
+    templates: list[ClassTemplate]
+    attempts: list[Attempt]
+    class_quality: list[ClassQuality]
+
+
+@dataclass(frozen=True)
+class Inputs(Made):
     """Everything the page shows, as the stages wrote it."""
 
     params: str  # params.yaml, verbatim
     source: str
     seeds: list[int]
-    image_root: Path
-    classes: list[ClassRecord]
-    manifest: list[ImageRecord]
     findings: list[Finding]
-    existing: list[ExistingDescription]
-    extended: list[ExtendedDescription]
-    templates: list[ClassTemplate]
-    attempts: list[Attempt]
     comparison: Comparison
     paired: Comparison  # differences to the control
     asked: AskMetrics  # the vision model, asked directly
@@ -38,6 +45,5 @@ class Inputs:
     cost: Mapping[str, Mapping[str, Any]]
     scores: list[dict[str, str]]  # plots/scores.csv
     quality: Mapping[str, Any]
-    class_quality: list[ClassQuality]
     contaminated: list[Contamination]
     rerun: Rerun

@@ -28,18 +28,6 @@ CONTAMINATED_SHOWN = 60
 
 def page(inputs: Inputs) -> str:
     """The HTML of the report. Raises LTGCError naming an image that is not there or cannot be read."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": "{:,}".format,
-        "words": lambda reason: reason.replace("_", " "),
-        "method": method_name,
-    }
     accuracy = sections.mean_accuracy(inputs.results.accuracies)
     against = control(inputs.comparison)
     thumbs = Thumbnails()
@@ -47,37 +35,58 @@ def page(inputs: Inputs) -> str:
     thumbs.allow(thumbnails.GALLERY)
     gallery = fold_outs.gallery(inputs, thumbs)
     thumbs.allow(thumbnails.BUDGET // 20)
-    script, style = (_asset(name) for name in ("report.js", "report.css"))
-    return environment.get_template("report.html.j2").render(
-        inputs=inputs,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=style,
-        metrics=METRICS,
-        rows=sections.comparison_rows(inputs.comparison),
-        control=against,
-        answers=answers.answers(inputs.comparison, inputs.paired, against, inputs.classes, accuracy),
-        looked_for=sections.looked_for(yaml.safe_load(inputs.params)["data"]),
-        gallery=gallery,
-        fold_out_classes=len(selection.filled(inputs)),
-        verdict=sections.verdict(inputs.comparison),
-        shots=sections.shot_rows(inputs.classes),
-        findings=sections.findings(inputs.findings),
-        counts_figure=figures.counts(inputs.classes),
-        accuracy_figure=figures.accuracy(inputs.classes, accuracy) if accuracy else None,
-        scores_figure=figures.scores(inputs.scores),
-        accuracy=accuracy,
-        gains={c.label: sections.gain(accuracy, c.label) for c in inputs.classes},
-        drawn={label: len(own) for label, own in selection.accepted(inputs.attempts).items()},
-        steps=sections.flow(inputs.loops),
-        rounds=sections.rounds(inputs.attempts),
-        confusions=sections.confusions(inputs.classes, inputs.predictions),
-        fold_outs=entries,
-        shown={entry["c"].label for entry in entries},
-        descriptions_shown=fold_outs.DESCRIPTIONS,
-        contaminated=_pairs(inputs, thumbs),
-        thumbnails=thumbs,
+    script, style = (asset(name) for name in ("report.js", "report.css"))
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            inputs=inputs,
+            script=script,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=style,
+            metrics=METRICS,
+            rows=sections.comparison_rows(inputs.comparison),
+            control=against,
+            answers=answers.answers(inputs.comparison, inputs.paired, against, inputs.classes, accuracy),
+            looked_for=sections.looked_for(yaml.safe_load(inputs.params)["data"]),
+            gallery=gallery,
+            fold_out_classes=len(selection.filled(inputs)),
+            verdict=sections.verdict(inputs.comparison),
+            shots=sections.shot_rows(inputs.classes),
+            findings=sections.findings(inputs.findings),
+            counts_figure=figures.counts(inputs.classes),
+            accuracy_figure=figures.accuracy(inputs.classes, accuracy) if accuracy else None,
+            scores_figure=figures.scores(inputs.scores),
+            accuracy=accuracy,
+            gains={c.label: sections.gain(accuracy, c.label) for c in inputs.classes},
+            drawn={label: len(own) for label, own in selection.accepted(inputs.attempts).items()},
+            steps=sections.flow(inputs.loops),
+            rounds=sections.rounds(inputs.attempts),
+            confusions=sections.confusions(inputs.classes, inputs.predictions),
+            fold_outs=entries,
+            shown={entry["c"].label for entry in entries},
+            descriptions_shown=fold_outs.DESCRIPTIONS,
+            contaminated=_pairs(inputs, thumbs),
+            thumbnails=thumbs,
+        )
     )
+
+
+def environment(*folders: Path) -> Environment:
+    """What renders pages: the templates of this package, and those in `folders`."""
+    made = Environment(
+        loader=FileSystemLoader([TEMPLATES, *folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": "{:,}".format,
+        "words": lambda reason: reason.replace("_", " "),
+        "method": method_name,
+    }
+    return made
 
 
 def fig6(inputs: Inputs) -> bytes:
@@ -103,6 +112,6 @@ def _pairs(inputs: Inputs, thumbs: Thumbnails) -> Sequence[tuple[Contamination, 
     return [(found, thumbs.uri(found.image), thumbs.uri(test[found.test])) for found in shown]
 
 
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A file of this package that goes into the page as it is."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))

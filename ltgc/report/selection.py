@@ -10,7 +10,7 @@ from ltgc.data.roots import image_file
 from ltgc.evaluation.loop_metrics import refinement_chains
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.drawings import Attempt
-from ltgc.report.inputs import Inputs
+from ltgc.report.inputs import Made
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def rarest(classes: Sequence[ClassRecord]) -> list[ClassRecord]:
     return sorted(classes, key=lambda c: (c.train, c.label))[:CLASSES_SHOWN]
 
 
-def filled(inputs: Inputs) -> list[ClassRecord]:
+def filled(inputs: Made) -> list[ClassRecord]:
     """The classes that something was written or drawn for; all of them where nothing was."""
     labels = {e.label for e in inputs.extended} | {a.label for a in inputs.attempts}
     return [c for c in inputs.classes if c.label in labels] or inputs.classes

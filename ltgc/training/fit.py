@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import torch
@@ -17,7 +17,8 @@ from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.pipeline.terminal import console
 from ltgc.training import interpolation, losses
-from ltgc.training.inputs import Inputs, Labelled
+from ltgc.training.first_head import probe_first, weigh_drawings
+from ltgc.training.inputs import Inputs
 from ltgc.training.loop import Monitor, Resume, train
 from ltgc.training.methods import METHODS, Recipe
 from ltgc.training.plan import TrainingSet, make_plan
@@ -47,6 +48,7 @@ def fit(
         generated=len(drawings),
         images_seen=0,
         drawings_weight=None,
+        head_alpha=None,
         alpha=None,
         val_accuracy=None,
     )
@@ -63,7 +65,10 @@ def fit(
     monitor = Monitor(_validation(classifier, settings, inputs), show)
     if recipe.i is None:
         return run.model_copy(update={"val_accuracy": monitor.validate()}), classifier
-    settings, weight = _weigh_drawings(settings, drawings, inputs)
+    settings, weight = weigh_drawings(recipe, settings, classifier, drawings, inputs)
+    head_alpha = None
+    if settings.probe_first:
+        head_alpha = probe_first(recipe, settings, classifier, drawings, inputs)
     data = TrainingSet(*inputs.load(photos + drawings), original=len(photos))
     plan = make_plan(recipe, data, settings)
     loss = _loss(recipe, settings, data, plan.soft, classifier)
@@ -77,18 +82,8 @@ def fit(
     if settings.interpolate is not None:
         alpha, accuracy = _interpolate(classifier, start, accuracy, monitor.validate, settings, inputs)
     done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": accuracy}
-    return run.model_copy(update=done | {"drawings_weight": weight, "alpha": alpha}), classifier
-
-
-def _weigh_drawings(
-    settings: TrainSettings, drawings: Sequence[Labelled], inputs: Inputs
-) -> tuple[TrainSettings, float | None]:
-    """The settings with the share of drawings that they are worth, and that worth, where a probe is asked for."""
-    if not (settings.generated.probe and settings.generated.share and drawings):
-        return settings, None
-    weight = round(inputs.drawings_weight, 2)
-    generated = settings.generated.model_copy(update={"share": weight * settings.generated.share})
-    return settings.model_copy(update={"generated": generated}), weight
+    chosen = {"drawings_weight": weight, "head_alpha": head_alpha, "alpha": alpha}
+    return run.model_copy(update=done | chosen), classifier
 
 
 def _interpolate(
@@ -105,12 +100,12 @@ def _interpolate(
     """
     alpha = settings.interpolate
     if alpha == "validation":
-        validated = {label for _, label in inputs.photos("val")}
-        if trained is not None and validated == set(range(len(inputs.classes))):
+        if trained is not None and not inputs.unvalidated:
             return interpolation.choose(classifier, start, trained, validate)
-        missing = len(inputs.classes) - len(validated)
         alpha = interpolation.SAFE
-        console.print(f"train.interpolate: {missing} classes have no validation image: {alpha} is taken")
+        console.print(
+            f"train.interpolate: {inputs.unvalidated} classes have no validation image: {alpha} is taken"
+        )
     assert isinstance(alpha, float)
     interpolation.interpolate(classifier, start, interpolation.weights(classifier), alpha)
     return alpha, validate()

@@ -39,6 +39,7 @@ class Inputs:
         self.clip = clip
         self._image_root = image_root
         self._pixels: dict[tuple[Labelled, ...], pixels.Pixels] = {}
+        self._features: dict[tuple[Labelled, ...], Tensor] = {}
 
     @cached_property
     def classes(self) -> list[ClassRecord]:
@@ -77,10 +78,10 @@ class Inputs:
 
     @cached_property
     def drawings_weight(self) -> float:
-        """How much the accepted drawings are worth, in [0, 1] (ltgc/training/transfer.py)."""
+        """How much the accepted drawings are worth, in [0, 1], by the training split alone (transfer.py)."""
         photos = self.photos("train")
-        images, labels = self.load(photos + self.accepted)
-        features, original = clip_features(self.clip, images), len(photos)
+        features, labels = self.features(photos + self.accepted)
+        original = len(photos)
         texts = self.clip.text_features(class_texts("templates", self.classes, self.templates))
         return drawings_weight(
             (features[:original], labels[:original]),
@@ -88,6 +89,19 @@ class Inputs:
             texts,
             self.clip.logit_scale,
         )
+
+    @cached_property
+    def unvalidated(self) -> int:
+        """How many classes have no validation image: where there are any, validation decides nothing."""
+        return len(self.classes) - len({label for _, label in self.photos("val")})
+
+    def features(self, images: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+        """Unit features (N, D) by CLIP before training, on its device, and labels (N,) int64, on the CPU."""
+        key = tuple(images)
+        pixels, labels = self.load(images)
+        if key not in self._features:
+            self._features[key] = clip_features(self.clip, pixels)
+        return self._features[key], labels
 
     def load(self, images: Sequence[Labelled]) -> tuple[pixels.Pixels, Tensor]:
         """Pixels and labels (N,) int64, on the CPU, of N images."""

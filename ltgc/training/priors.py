@@ -28,6 +28,18 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     return prior / prior.sum()
 
 
+def image_shares(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Tensor:
+    """The share that each image is expected to have in the targets of a run, (N,) float32, sums to 1."""
+    a, b = settings.beta
+    shares = torch.zeros(len(data.labels))
+    for phase in recipe.phases(settings):
+        parts = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]
+        for sampling, part in zip(phase.samplings, parts, strict=True):
+            share = phase.steps / settings.steps * part
+            shares[data.range(sampling.data)] += share * _frequencies(sampling, data)[2]
+    return shares
+
+
 def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, classes: int) -> Tensor:
     """What train.generated.adjust adds to logits: nothing for drawings, then for the photos of each phase.
 
@@ -39,9 +51,14 @@ def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, cl
     rows = [torch.ones(classes)]
     for phase in recipe.phases(settings):
         labels, drawing, frequencies = _frequencies(phase.samplings[0], data)
-        photos = torch.bincount(labels[~drawing], frequencies[~drawing], classes)
-        rows.append((photos / photos.sum().clamp_min(NEVER)).clamp_min(NEVER))
+        rows.append(photo_prior(labels, drawing, frequencies, classes))
     return torch.stack(rows).log()
+
+
+def photo_prior(labels: Tensor, drawing: Tensor, frequencies: Tensor, classes: int) -> Tensor:
+    """The shares of the classes among the photos, (classes,), of images sampled with these frequencies."""
+    photos = torch.bincount(labels[~drawing], frequencies[~drawing], classes)
+    return (photos / photos.sum().clamp_min(NEVER)).clamp_min(NEVER)
 
 
 def _frequencies(sampling: Sampling, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Whether the drawings tell anything about the photos: evidence from the training split alone."""
+"""Whether the drawings tell anything about the photos, where no validation split can say it."""
 
 from __future__ import annotations
 

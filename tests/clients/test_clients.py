@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from helpers.openai_server import Body, Fault, Reset, Script, chat_body, said
-from helpers.paths import ROOT
+from helpers.paid_calls import ask, draw
+from helpers.paths import ROOT, link_prompts
 from helpers.photo_folders import image_record
 from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from helpers.training_world import save_clip
@@ -41,7 +42,6 @@ from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, REJECTED, Attem
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.servers import ChatSettings, T2ISettings
 from stages import describe, extend, generate, templates
 
 
@@ -50,24 +50,6 @@ def script(running_server: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
     running_server.reset()
     monkeypatch.setenv("TEST_KEY", KEY)
     return running_server
-
-
-def ask(section: ChatSettings, folder: Path, *questions: str) -> list[Reply]:
-    async def all_of_them() -> list[Reply]:
-        with server.running(llm=section) as (llm,), Store(folder, [section]) as store:
-            async with Chat(llm, store) as chat:
-                return await asyncio.gather(*(chat.ask(SLUG, [HumanMessage(question)]) for question in questions))
-
-    return asyncio.run(all_of_them())
-
-
-def draw(section: T2ISettings, folder: Path, *prompts: tuple[str, int]) -> list[Drawing]:
-    async def all_of_them() -> list[Drawing]:
-        with server.running(t2i=section) as (t2i,), Store(folder, [section]) as store:
-            async with OpenAIPainter(t2i, store) as painter:
-                return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in prompts))
-
-    return asyncio.run(all_of_them())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -371,6 +353,7 @@ def world(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     section["llm"]["max_failed_fraction"] = 0.5
     section["extend"] |= {"target": 5, "repetition_check": False}
     write_params(section)
+    link_prompts(tmp_path)
     classes, images = [], []
     for label, (name, count) in enumerate({"rose": 9, "<tulip>/": 2}.items()):
         slug = class_slug(label, name)

@@ -15,7 +15,7 @@ import anyio
 import pytest
 import yaml
 from helpers.openai_server import Body, Drip, Fault, Hang, Raw, Reset, Script, chat_body, said, stream
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from langchain_core.messages import HumanMessage
 from PIL import Image
 
@@ -479,6 +479,7 @@ def garden(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     values["llm"]["max_failed_fraction"] = 0.2
     values["extend"] |= {"target": 3, "repetition_check": False}
     Path("params.yaml").write_text(yaml.safe_dump(values))
+    link_prompts(tmp_path)
     classes = [
         ClassRecord(label=i, name=name, slug=class_slug(i, name), train=2, val=0, test=1, shot="few")
         for i, name in enumerate(NAMES)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from helpers.server_settings import KEY, SLUG, chat_section, png, t2i_section
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ltgc.clients import pool, shared_store
+from ltgc.clients import pool, server, shared_store
 from ltgc.clients.budget import Budget
 from ltgc.clients.database import FILE, Database
 from ltgc.clients.limits import Limits
@@ -183,12 +184,15 @@ def test_what_dvc_lock_names_is_not_bought_again_while_a_part_of_it_is_missing(s
 # --- faults of the disk ---
 
 
-@pytest.mark.parametrize("fault", ["no folder", "no room", "a damaged file", "a newer version"])
+@pytest.mark.parametrize("fault", ["no folder", "a relative one", "no room", "a damaged file", "a newer version"])
 def test_a_pool_that_cannot_be_used_is_one_line_before_anything_is_paid(
     script, tmp_path, pool_folder, monkeypatch, fault
 ):
     if fault == "no folder":
         another_pool(monkeypatch, Path("/proc/no-folder/can/be/made"))
+    elif fault == "a relative one":
+        monkeypatch.chdir(tmp_path)
+        another_pool(monkeypatch, Path("pool"))
     elif fault == "no room":
         monkeypatch.setattr(pool, "LEAST_FREE", 2**60)
     elif fault == "a damaged file":
@@ -196,7 +200,7 @@ def test_a_pool_that_cannot_be_used_is_one_line_before_anything_is_paid(
     else:
         Database(pool_folder, "").close()
         sqlite3.connect(pool_folder / FILE).execute("PRAGMA user_version=99")
-    with pytest.raises(LTGCError, match=r"name another folder") as error:
+    with pytest.raises(LTGCError, match=r"name another folder|write the whole path") as error:
         ask(chat_section(script), tmp_path, "a")
     assert script.calls == 0 and "\n" not in str(error.value)
 
@@ -299,6 +303,26 @@ def test_replies_of_the_embedded_endpoint_stay_in_the_project_and_depend_on_its_
         pass
     assert (tmp_path / ".ltgc" / FILE).exists()
     assert not (pool.user_folder() / FILE).exists()
+
+
+def test_other_code_of_the_embedded_endpoint_is_asked_anew_and_so_is_a_fresh_clone(script, tmp_path, monkeypatch):
+    from embedded import endpoint
+
+    monkeypatch.setattr(endpoint, "running", lambda: nullcontext(script.base_url))
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    clones = [tmp_path / "mine", tmp_path / "fresh"]
+    section = chat_section(script, base_url="embedded")
+
+    def calls(clone: Path, digest: str) -> int:
+        clone.mkdir(exist_ok=True)
+        monkeypatch.chdir(clone)
+        monkeypatch.setattr(server, "embedded_digest", lambda: digest)
+        before = script.calls
+        ask(section, clone / "store", "a")
+        return script.calls - before
+
+    runs = [(0, "before"), (0, "before"), (0, "after"), (0, "before"), (1, "before")]
+    assert [calls(clones[clone], digest) for clone, digest in runs] == [1, 0, 1, 0, 1]
 
 
 def test_a_failed_run_leaves_the_shared_store_as_it_was_and_the_next_one_has_its_replies(script, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import warm_commands
 from helpers.paths import ROOT
 from typer.main import get_command
 
@@ -15,7 +16,7 @@ COMMANDS = [[name] for name in get_command(cli.app).commands] + [["shards", "lis
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ltgc", *arguments]
+    command = [warm_commands.python(), "-m", "ltgc", *arguments]
     environment = os.environ | {"COLUMNS": "80", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 

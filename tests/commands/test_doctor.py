@@ -15,6 +15,7 @@ from helpers.openai_server import Body, Fault, Hang, Script, chat_body
 from helpers.paths import ROOT
 from helpers.server_settings import png
 from huggingface_hub import constants
+from langsmith.utils import get_env_var
 from safetensors.torch import save_file
 
 from ltgc.commands import doctor
@@ -144,6 +145,25 @@ def test_folders_can_be_written_to_and_what_is_in_their_way_is_named(clone):
     assert "can be written to" in check("folders")
     Path("store").write_text("a file")
     assert "store: Not a directory; make it a folder" in fails("folders")
+
+
+def test_the_pool_can_be_written_to_unless_nothing_is_paid(script, pool_folder):
+    assert check("pool").startswith("not needed")
+    assert check("pool", **asks(script)).startswith(str(pool_folder))
+    (pool_folder / "pool.sqlite").write_bytes(b"not a database" * 1000)
+    assert "name another folder" in fails("pool", **asks(script))
+
+
+@pytest.mark.parametrize("variable", ["LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2"])
+def test_tracing_that_uploads_prompts_and_photos_is_told_of(variable, monkeypatch):
+    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING"):
+        monkeypatch.delenv(name, raising=False)
+    get_env_var.cache_clear()
+    assert check("tracing").startswith("off")
+    monkeypatch.setenv(variable, "true")
+    get_env_var.cache_clear()
+    assert "uploads every prompt and photo" in fails("tracing")
+    get_env_var.cache_clear()
 
 
 def test_images_are_looked_for_where_the_source_has_them(clone):

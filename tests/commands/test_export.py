@@ -25,6 +25,7 @@ from ltgc.clip.weights import load_clip
 from ltgc.commands import export, export_drawings, predict
 from ltgc.data import shards
 from ltgc.pipeline import files, params
+from ltgc.pipeline.artifacts.dataset import LICENSES, PhotoLicense
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, Attempt, Verdict, attempt_id, attempt_image
 from ltgc.pipeline.artifacts.runs import MODELS, RUN_METRICS, RunMetrics
 from ltgc.pipeline.errors import LTGCError
@@ -189,6 +190,18 @@ def drawing(index: int, verdict: Verdict = "accepted") -> Attempt:
     )  # fmt: skip
 
 
+def pack_accepted(attempts: list[Attempt]) -> None:
+    members = [
+        pair
+        for a in attempts
+        for pair in (
+            (Path(a.image or "").name, png()),
+            (f"{Path(a.image or '').stem}.json", a.model_dump_json().encode()),
+        )
+    ]
+    shards.write(ACCEPTED / "0000-rose.tar", members)
+
+
 def test_the_drawings_are_exported_as_marked_webdataset_shards_with_a_card(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -196,15 +209,9 @@ def test_the_drawings_are_exported_as_marked_webdataset_shards_with_a_card(tmp_p
     files.write_jsonl(ATTEMPTS, attempts)
     with pytest.raises(LTGCError, match="no drawing was accepted"):
         export_drawings.main(Path("out/drawings"))
-    members = [
-        pair
-        for a in attempts[:2]
-        for pair in (
-            (Path(a.image or "").name, png()),
-            (f"{Path(a.image or '').stem}.json", a.model_dump_json().encode()),
-        )
-    ]
-    shards.write(ACCEPTED / "0000-rose.tar", members)
+    pack_accepted(attempts[:2])
+    stated = [PhotoLicense(path=f"{i}.jpg", license="CC BY-NC 4.0") for i in range(3)]
+    files.write_records_csv(LICENSES, stated, PhotoLicense)
     export_drawings.main(Path("out/drawings"))
     with tarfile.open("out/drawings/train/0000-rose.tar") as tar:
         assert tar.getnames() == [f"0000-rose-000{i}-0.{kind}" for i in (0, 1) for kind in ("png", "json")]
@@ -213,9 +220,26 @@ def test_the_drawings_are_exported_as_marked_webdataset_shards_with_a_card(tmp_p
     assert about["class_name"] == "rose|<b>" and about["seed"] == 1 and None not in about.values()
     _, front, text = Path("out/drawings/README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["configs"][0]["data_files"] == [{"split": "train", "path": "train/*.tar"}]
+    assert "- Photos that the descriptions began with: CC BY-NC 4.0 (3 photos)" in text
     assert "Every image is synthetic" in text and r"| rose\|&lt;b> | 2 | 1 |" in text
     with pytest.raises(LTGCError, match="exists already"):
         export_drawings.main(Path("out/drawings"))
+
+
+def test_hugging_face_datasets_loads_the_exported_drawings(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets", reason="reads the export: pip install -e '.[dev]'")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    attempts = [drawing(0), drawing(1)]
+    files.write_jsonl(ATTEMPTS, attempts)
+    pack_accepted(attempts)
+    export_drawings.main(Path("drawings"))
+    loaded = datasets.load_dataset("drawings", split="train", cache_dir=tmp_path / "cache")  # as the card says
+    assert loaded.num_rows == 2
+    assert [row["png"].size for row in loaded] == [(4, 4)] * 2
+    assert [row["json"]["seed"] for row in loaded] == [0, 1]
+    assert loaded[0]["json"]["class_name"] == "rose|<b>"
 
 
 def test_the_examples_of_the_notebook_api_are_right(world: Path, tmp_path: Path, monkeypatch) -> None:

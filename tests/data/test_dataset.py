@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm_commands
 from helpers.paths import ROOT
 from helpers.photo_folders import counts, put, section
 from PIL import Image
@@ -231,7 +232,7 @@ def stage(folder: Path, root: Path, **changes: object) -> subprocess.CompletedPr
     values["data"] |= {"source": "folder", "root": str(root)} | changes
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return subprocess.run(
-        [sys.executable, "-m", "stages.prepare"],
+        [warm_commands.python(), "-m", "stages.prepare"],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,

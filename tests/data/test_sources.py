@@ -225,6 +225,7 @@ def competition(root: Path, names: bool = True) -> None:
             for n, i in enumerate(images)
         ]
         content = {"images": images, "annotations": labels, "categories": categories}
+        content["licenses"] = [{"id": 3, "name": "CC  BY-NC\n4.0"}]
         (root / f"{split}.json").write_text(json.dumps(content))
         (root / f"{split}.txt").write_text("".join(f"{f} {int('Aves' in f)}\n" for f in files))
         start += len(files)
@@ -237,6 +238,8 @@ def test_inaturalist_has_species_for_names_and_their_taxonomy_for_context(tmp_pa
     dataset = prepare_dataset(section(tmp_path, source="inaturalist", files=files, class_names="categories.json"))
     assert counts(dataset) == {"Bellis perennis": (2, 0, 1), "Trogon rufus": (2, 0, 1)}
     assert [c.context for c in dataset.classes] == ["Plantae > Asterales > Asteraceae", "Animalia"]
+    stated = ["CC BY-NC 4.0"] * 6 if suffix == "json" else []
+    assert [photo.license for photo in dataset.licenses] == stated
 
 
 def test_inaturalist_without_real_names_or_annotations_is_refused_by_key(tmp_path: Path) -> None:

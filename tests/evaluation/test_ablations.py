@@ -3,13 +3,14 @@
 import io
 import json
 import re
+import sys
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers import training_world
+from helpers import training_world, warm_commands
 from helpers.openai_server import Fault, Script, openai_server, said
 from helpers.paths import ROOT
 from PIL import Image
@@ -95,6 +96,7 @@ def ltgc(tmp_path_factory: pytest.TempPathFactory):
 def world(ltgc: tuple[Path, Script], monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.chdir(ltgc[0])
     monkeypatch.setenv("TEST_KEY", "k")
+    monkeypatch.setattr(sys, "executable", warm_commands.python())  # for the stages that it starts
     script = ltgc[1]
     script.reset()
     script.chat, script.image = chat, image
@@ -132,6 +134,24 @@ def test_the_class_name_alone_is_drawn_as_often_as_images_are_missing(world):
     assert len({attempt.seed for attempt in attempts}) == len(attempts)
     loops("bare")  # what it paid for is kept
     assert world.calls == TARGET - 4 + 1
+
+
+def test_a_variant_does_not_buy_again_what_dvc_lock_says_was_paid_for(world, tmp_path, monkeypatch):
+    """As in a fresh clone, with an empty pool and nothing pulled."""
+    monkeypatch.setattr(ablations, "RUNS", tmp_path)
+    ran = {
+        "params": {"params.yaml": {"llm": {"model": params.load("servers", "llm").llm.model}}},
+        "outs": [{"path": "store/extend", "md5": f"{'0' * 32}.dir", "nfiles": 1}],
+    }
+    params.LOCK.write_text(yaml.safe_dump({"stages": {"extend": ran}}))
+    folder = ablations.build("one_round", VARIANTS["one_round"])
+    params.LOCK.unlink()
+    monkeypatch.chdir(folder)
+    values = yaml.safe_load(params.PARAMS.read_text(encoding="utf-8"))
+    params.PARAMS.write_text(yaml.safe_dump(values | {"prices": {}}), encoding="utf-8")  # not free
+    with pytest.raises(LTGCError, match=r"dvc.lock says that replies of .* were paid for, and not all are here"):
+        extend.main()
+    assert world.calls == 0
 
 
 def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines_own_files_alone(world):

@@ -188,7 +188,7 @@ def test_turned_off_or_not_asked_for_it_asks_no_server_of_ours_and_has_no_score(
 def test_the_embedded_model_names_what_it_sees_as_untidily_as_real_ones():
     kinds = list(field_guide.species().values())
     names = Names(records([kind.name for kind in kinds]), read_synonyms(field_guide.WORLD))
-    question = prompts.classify(prompts.class_list([kind.name for kind in kinds]), "")[0].text
+    question = prompts.load("classify").classify(prompts.class_list([kind.name for kind in kinds]), "")[0].text
     right, reasons, replies = 0, [], set()
     rng = np.random.default_rng(0)
     for label, kind in enumerate(kinds):

@@ -13,6 +13,7 @@ from langchain_core.messages import HumanMessage
 
 from graphs import describe, prompts, refine, reflect, template
 from graphs.parse.repeats import match_entries
+from graphs.review import Review
 from graphs.state import (
     DescribeContext,
     DescribeState,
@@ -37,6 +38,7 @@ PIXEL = (
     "RU5ErkJggg=="
 )
 DOCS = ROOT / "docs/architecture.md"
+PROMPTS = prompts.load()
 IMAGE = ImageRecord(path="rose/1.png", label=0, class_name="rose", split="train", hash="")
 
 
@@ -86,7 +88,7 @@ def listed(*pairs: tuple[str, str], name: str = "rose") -> str:
 
 def describe_one(ask, tries: int = 3):
     state = DescribeState(class_record=rose(), image=IMAGE, image_url=PIXEL)
-    return ask(describe.graph, state, lambda chat: DescribeContext(chat, tries))
+    return ask(describe.graph, state, lambda chat: DescribeContext(chat, PROMPTS, tries))
 
 
 def test_describe_sends_the_image_and_keeps_a_reply_in_the_template(script, ask):
@@ -146,7 +148,7 @@ def extend(
     defaults = {"max_rounds": 12, "max_stalled": 2, "repetition_check": False}
 
     def context(chat):
-        return ReflectContext(chat, target, check_characters=characters, **(defaults | bounds))
+        return ReflectContext(chat, PROMPTS, target, check_characters=characters, **(defaults | bounds))
 
     return ask(reflect.graph, state, context)
 
@@ -312,7 +314,7 @@ def test_the_repetition_check_is_shown_what_exists_and_what_remained_of_the_part
 
 def summarize(ask, descriptions=("A photo of the class rose, red petals in a garden.",), tries: int = 3):
     state = TemplateState(class_record=rose(), descriptions=list(descriptions))
-    return ask(template.graph, state, lambda chat: TemplateContext(chat, tries))
+    return ask(template.graph, state, lambda chat: TemplateContext(chat, PROMPTS, tries))
 
 
 def test_template_holds_features_and_asks_again_when_a_scene_is_among_them(script, ask):
@@ -375,7 +377,7 @@ def generate(ask, painter=None, max_refinements: int = 3):
     state = RefineState(slug="0000-rose", description=FIRST)
 
     def context(chat):
-        return RefineContext(chat, painter or Painter(), Scorer(), max_refinements)
+        return RefineContext(chat, PROMPTS, Review(), painter or Painter(), Scorer(), max_refinements)
 
     return ask(refine.graph, state, context)
 
@@ -455,11 +457,11 @@ def test_an_image_that_cannot_be_refined_failed(script, ask, reply, reason):
 def test_any_class_name_can_be_asked_about(name):
     on_one_line = " ".join(name.split())
     questions = [
-        prompts.describe(name, PIXEL),
-        prompts.extend(name, ["d"], 5, 1),
-        prompts.repetition_check(name, ["d"]),
-        prompts.summarize(name, ["d"]),
-        prompts.refine(name, [("d", "refused"), ("e", None)], "empty", 2),
+        PROMPTS.describe(name, PIXEL),
+        PROMPTS.extend(name, ["d"], 5, 1),
+        PROMPTS.repetition_check(name, ["d"]),
+        PROMPTS.summarize(name, ["d"]),
+        PROMPTS.refine(name, [("d", "refused"), ("e", None)], "empty", 2),
     ]
     for (message,) in questions:
         assert isinstance(message, HumanMessage)
@@ -469,9 +471,9 @@ def test_any_class_name_can_be_asked_about(name):
 def test_the_wider_taxonomy_is_told_where_it_is_known_and_nowhere_else():
     def questions(context):
         return [
-            prompts.describe("Bellis perennis", PIXEL, context),
-            prompts.extend("Bellis perennis", ["d"], 5, 0, context),
-            prompts.summarize("Bellis perennis", ["d"], context),
+            PROMPTS.describe("Bellis perennis", PIXEL, context),
+            PROMPTS.extend("Bellis perennis", ["d"], 5, 0, context),
+            PROMPTS.summarize("Bellis perennis", ["d"], context),
         ]
 
     told, plain = questions("Plantae >\nAsterales"), questions(None)

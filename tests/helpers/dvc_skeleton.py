@@ -4,6 +4,7 @@ What depends on what is as in the pipeline, and a run takes seconds.
 """
 
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def build(folder: Path, real: tuple[str, ...] = (), **sections: object) -> None:
     for package in CODE:
         (folder / package).mkdir()
         (folder / package / "module.py").touch()
+    shutil.copytree(ROOT / "prompts", folder / "prompts")
+    shutil.copy(ROOT / "review.csv", folder)
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": pipeline["stages"]}, sort_keys=False))
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())

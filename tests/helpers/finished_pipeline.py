@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from PIL import Image, ImageDraw
 
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from helpers.photo_folders import image_record
 from ltgc.data.splits import shot_group
 from ltgc.pipeline import files
@@ -78,6 +78,7 @@ def build(
     values |= {"methods": METHODS, "seeds": SEEDS}
     values["data"] |= {"source": "folder", "root": PHOTOS}
     values["extend"]["target"] = 20 if generated else 0
+    link_prompts(root)
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     classes = [
         ClassRecord(

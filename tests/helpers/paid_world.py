@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from helpers import warm_commands
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from helpers.photo_folders import image_record
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
@@ -123,6 +123,7 @@ def small_world(folder: Path, base_url: str) -> None:
     values["data"] |= {"source": "folder", "root": str(folder / "photos")}
     values["extend"] |= {"target": TARGET}
     values["clip"] |= {"model": f"local-dir:{ROOT / 'embedded/clip'}"}
+    link_prompts(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     rng = random.Random(0)
     classes, images = [], []

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from helpers.photo_folders import image_record
 from ltgc.clip.encoder import Clip
 from ltgc.clip.weights import load_clip
@@ -72,6 +72,7 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     section["train"] |= {"steps": 4, "batch_size": 5, "warmup_steps": 1, "device": "cpu"} | train
     section["evaluate"] |= {"batch_size": 4, "device": "cpu"}  # 9 test images: the last batch is short
     section["seeds"] = [0, 1]
+    link_prompts(root)
     (root / "params.yaml").write_text(yaml.safe_dump(section))
     rng = np.random.default_rng(0)
     images, classes, attempts = [], [], []

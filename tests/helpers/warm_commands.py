@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,6 +76,11 @@ def folder() -> str:
         if not (place / "socket").exists():
             start_server(place)
     return str(place)
+
+
+def python() -> str:
+    """For `-m` of our own packages; anything else is run by Python itself."""
+    return f"{folder()}/python"
 
 
 def start_server(place: Path) -> None:
@@ -137,7 +143,7 @@ def serve() -> None:
 def answer(connection: socket.socket) -> None:
     """In a fork: run what is asked for in another fork, say its process id, and how it ended."""
     _, files, _, _ = socket.recv_fds(connection, len(b"files"), 3)
-    with connection.makefile("rw") as lines:
+    with suppress(BrokenPipeError), connection.makefile("rw") as lines:  # the one who asked may be killed
         asked = json.loads(lines.readline())
         child = os.fork()
         if not child:

@@ -1,11 +1,11 @@
 """params.yaml: what is wrong in it is one line that names the file and the key."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers import warm_commands
 from helpers.paths import ROOT
 
 from ltgc.pipeline import params
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_yaml_or_is_not_there_is_named(tmp_path):
 def test_a_stage_ends_with_one_line_and_exit_code_1_and_writes_nothing(tmp_path):
     changed(tmp_path, "data.root", "[bold]nowhere[/bold]").rename(tmp_path / "params.yaml")
     done = subprocess.run(
-        [sys.executable, "-m", "stages.prepare"],
+        [warm_commands.python(), "-m", "stages.prepare"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,

@@ -9,14 +9,15 @@ from helpers.paths import ROOT
 
 from ltgc.pipeline import artifacts, params
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
+from ltgc.pipeline.artifacts.review import REVIEW
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
-def loaded_keys(module: Path) -> set[str]:
-    """The literal arguments of `params.load(...)` in a stage's source."""
+def loaded_keys(module: Path, function: str = "params.load") -> set[str]:
+    """The literal arguments of `params.load(...)`, or of another function, in a stage's source."""
     calls = [n for n in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
-    loads = [c for c in calls if ast.unparse(c.func) == "params.load"]
+    loads = [c for c in calls if ast.unparse(c.func) == function]
     return {ast.literal_eval(argument) for call in loads for argument in call.args}
 
 
@@ -29,6 +30,14 @@ def test_a_stage_declares_exactly_the_params_that_it_loads(name):
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_prompts_that_it_loads(name):
+    loaded = loaded_keys(ROOT / "stages" / f"{name}.py", "prompts.load")
+    assert {dep for dep in STAGES[name]["deps"] if dep.startswith("prompts/")} == {
+        f"prompts/{prompt}.txt" for prompt in loaded
+    }
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_described_runs_its_module_and_depends_on_it(name):
     stage = STAGES[name]
     assert stage["desc"]
@@ -36,8 +45,8 @@ def test_a_stage_is_described_runs_its_module_and_depends_on_it(name):
     assert name == "code" or f"code/{name}.txt" in stage["deps"]
 
 
-def test_every_path_in_the_code_is_an_output_in_dvc_yaml():
-    declared = set()
+def test_every_path_in_the_code_is_in_dvc_yaml():
+    declared = {REVIEW.as_posix()}  # of a person, and no output
     for stage in STAGES.values():
         for kind in ("outs", "metrics", "plots"):
             for out in stage.get(kind, []):

@@ -18,7 +18,7 @@ from ltgc.pipeline import params
 from ltgc.pipeline.artifacts.dataset import MANIFEST
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
-from ltgc.training import interpolation
+from ltgc.training import interpolation, probe
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
 from ltgc.training.plan import TrainingSet, make_plan
@@ -126,7 +126,7 @@ def test_validation_chooses_alpha_and_the_larger_one_of_equals(classifier: Class
     def alpha_of_weights() -> float:
         return ((classifier.head - start["head"]) / (end["head"] - start["head"])).mean().item()
 
-    accuracy = {0.7: 63.0, 0.3: 63.0}
+    accuracy = {0.7: 63.0, 0.3: 63.0, 0.0: 62.0}
     chosen = interpolation.choose(classifier, start, 60.0, lambda: accuracy[round(alpha_of_weights(), 2)])
     assert chosen == (0.7, 63.0) and alpha_of_weights() == pytest.approx(0.7)
     assert interpolation.choose(classifier, start, 70.0, lambda: 50.0) == (1.0, 70.0)
@@ -145,6 +145,65 @@ def test_drawings_that_say_nothing_about_the_photos_are_worth_nothing(kind: str,
     assert drawings_weight((images(y), y), (images(shown), y), texts, 30.0) == weight
 
 
+def features(texts: torch.Tensor, classes: torch.Tensor, tilt: torch.Tensor | float = 0.0) -> torch.Tensor:
+    return F.normalize(texts[classes] + 0.1 * torch.randn(len(classes), texts.shape[1]) + tilt, dim=-1)
+
+
+def samples(x: torch.Tensor, y: torch.Tensor, prior: torch.Tensor) -> probe.Samples:
+    return probe.Samples(x, y, torch.full((len(y),), 1 / len(y)), prior)
+
+
+def test_a_probe_learns_what_the_texts_do_not_know_and_takes_the_prior_out() -> None:
+    torch.manual_seed(0)
+    directions = torch.eye(4, 16)
+    y = torch.arange(80) % 4
+    x = features(directions, y)
+    wrong = directions.roll(1, 0)
+    head = probe.train_head(wrong, samples(x, y, torch.zeros(1, 4)), 30.0)
+    assert ((x @ head.T).argmax(-1) == y).float().mean() > ((x @ wrong.T).argmax(-1) == y).float().mean()
+    torch.testing.assert_close(head.norm(dim=-1), torch.ones(4))
+    favoured = torch.tensor([[5.0, 0.0, 0.0, 0.0]])
+    adjusted = probe.train_head(directions, samples(x, y, favoured), 30.0)
+    plain = probe.train_head(directions, samples(x, y, torch.zeros(1, 4)), 30.0)
+    assert (x @ adjusted.T)[:, 0].mean() < (x @ plain.T)[:, 0].mean()
+
+
+def test_the_first_head_is_never_worse_on_validation_than_the_one_it_starts_from() -> None:
+    torch.manual_seed(0)
+    texts = torch.eye(4, 16)
+    y = torch.arange(40) % 4
+    x = features(texts, y)
+    wrong, other = texts.roll(1, 0), texts.roll(2, 0)
+    head, place = probe.choose([texts, wrong, other], x, y)
+    assert place == 0.0 and torch.equal(head, texts)
+    assert 0.5 < probe.choose([wrong, texts], x, y)[1] <= 1.0
+    assert 1.5 < probe.choose([wrong, other, texts], x, y)[1] <= 2.0
+
+
+@pytest.mark.parametrize(("wrong", "helped"), [(40, True), (1, False), (0, False)])
+def test_drawings_help_only_where_validation_shows_more_than_chance(wrong: int, helped: bool) -> None:
+    texts = torch.eye(2, 4)
+    y = torch.arange(200) % 2
+    x = texts[y]
+    x[:wrong] = torch.tensor([[0.7, 0.9, 1.0, 0.0], [0.9, 0.7, 0.0, 1.0]])[y[:wrong]]  # not what their texts say
+    turned = texts + 0.5 * torch.eye(4)[2:]
+    assert probe.helps(turned, texts, x, y) == helped
+    assert not probe.helps(texts, turned, x, y)
+
+
+def test_a_run_says_whether_its_drawings_count(
+    in_world: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = in_world()
+    runs = {}
+    for helped in (True, False):
+        monkeypatch.setattr(probe, "helps", lambda *_, helped=helped: helped)
+        (root / "models/ltgc_plus/0/run.json").unlink(missing_ok=True)
+        train_stage("ltgc_plus", "0")
+        runs[helped] = json.loads((root / "models/ltgc_plus/0/run.json").read_text())
+    assert [runs[helped]["drawings_weight"] for helped in (True, False)] == [1.0, 0.0]
+
+
 def test_the_recipe_says_what_its_drawings_were_worth_and_how_far_from_zero_shot_it_went(
     in_world: Callable[..., Path],
 ) -> None:
@@ -155,6 +214,7 @@ def test_the_recipe_says_what_its_drawings_were_worth_and_how_far_from_zero_shot
     train_stage("balanced_photos", "0")
     run = json.loads((root / "models/balanced_photos/0/run.json").read_text())
     assert run["alpha"] in interpolation.ALPHAS and run["drawings_weight"] is None
+    assert 0 <= run["head_alpha"] <= 1
 
 
 def test_where_a_class_has_no_validation_image_alpha_is_a_safe_constant(

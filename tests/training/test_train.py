@@ -317,6 +317,7 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
         "generated": 6,
         "images_seen": 4 * 5 * 2,
         "drawings_weight": None,
+        "head_alpha": None,
         "alpha": None,
     }
     assert set(first_curves) == {f"plots/metrics/{name}.tsv" for name in ("loss", "lr", "val_accuracy")}

@@ -73,7 +73,7 @@ async def _draw(server: Server, store: Store) -> str:
 
 def _question(name: str, folder: Path) -> list[BaseMessage]:
     if name == "llm":
-        return prompts.extend("apple", [], 1, 0)
+        return prompts.load("extend").extend("apple", [], 1, 0)
     image = folder / "red.png"
     Image.new("RGB", (SIDE, SIDE), "red").save(image)
-    return prompts.describe("apple", images.data_url(image))
+    return prompts.load("describe").describe("apple", images.data_url(image))

@@ -46,16 +46,29 @@ def _read_annotations(path: Path, split: Split | None) -> tuple[list[Sample], An
     """The images of one JSON file, and its categories."""
     content = _parse(path, "data.files")
     try:
-        files: dict[int, str] = _unique(content["images"], path, "images with the id")
+        files: dict[int, tuple[str, Any]] = _unique(content["images"], path, "images with the id")
         labels: dict[int, int] = _unique(content["annotations"], path, "annotations of image")
     except (KeyError, TypeError, ValueError) as error:
         raise LTGCError(f"{path}: not the competition's JSON: it has no images and annotations") from error
     if without := files.keys() ^ labels.keys():
         raise LTGCError(f"{path}: image {min(without)} has an image or an annotation only, not both")
-    where = str(path)
-    return [Sample(clean_path(file, where), labels[i], split) for i, file in files.items()], content.get(
-        "categories"
-    )
+    where, licenses = str(path), _licenses(content)
+    samples = [
+        Sample(clean_path(file, where), labels[i], split, licenses.get(license))
+        for i, (file, license) in files.items()
+    ]
+    return samples, content.get("categories")
+
+
+def _licenses(content: dict[str, Any]) -> dict[Any, str]:
+    """The names of the licences by their ids; what is not as the competition writes it counts as not stated."""
+    listed = content.get("licenses")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return {
+        e["id"]: " ".join(str(e["name"]).split())
+        for e in entries
+        if isinstance(e.get("id"), int) and e.get("name")
+    }
 
 
 def _unique(pairs: Iterable[tuple[int, Any]], path: Path, what: str) -> dict[int, Any]:
@@ -70,7 +83,8 @@ def _unique(pairs: Iterable[tuple[int, Any]], path: Path, what: str) -> dict[int
 def _small(entry: dict[str, Any]) -> Any:
     """Images and annotations as pairs as soon as they are parsed: half a million dicts of nine keys take 1 GB."""
     if "file_name" in entry:
-        return entry["id"], entry["file_name"]
+        license = entry.get("license")
+        return entry["id"], (entry["file_name"], license if isinstance(license, int) else None)
     if "category_id" in entry:
         return entry["image_id"], entry["category_id"]
     return entry

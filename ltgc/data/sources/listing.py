@@ -37,6 +37,7 @@ class Sample(NamedTuple):
     path: str  # relative to the image root, with forward slashes
     label: int
     split: Split | None  # None: prepare splits it, by data.val_fraction and data.test_fraction
+    license: str | None = None  # None: the source does not say
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ MANIFEST = Path("data/manifest.csv")
 CLASSES = Path("data/classes.csv")
 FINDINGS = Path("data/findings.csv")
 SYNONYMS = Path("data/synonyms.csv")
+LICENSES = Path("data/licenses.csv")
 
 Split = Literal["train", "val", "test"]
 ShotGroup = Literal["many", "medium", "few"]
@@ -46,6 +47,13 @@ class Synonym(Record):
 
     class_name: str
     synonym: str
+
+
+class PhotoLicense(Record):
+    """The licence of one image, where the source states it (data/licenses.csv); for the cards of exports."""
+
+    path: str  # ImageRecord.path
+    license: str  # in the source's words; untrusted text
 
 
 class Finding(Record):

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason
+from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason, ReviewReason
 from ltgc.pipeline.files import Record
 
-TemplateReason = Literal["asked_not_to"] | ReplyReason | RequestReason
+TemplateReason = Literal["asked_not_to"] | ReplyReason | RequestReason | ReviewReason
 
 EXISTING = Path("descriptions/existing.jsonl")
 EXTENDED = Path("descriptions/extended.jsonl")
@@ -23,8 +23,8 @@ class ExistingDescription(Record):
     features: str | None
     scene: str | None
     kept: bool
-    reason: Literal["bad_image"] | ReplyReason | RequestReason | None  # why not kept
-    replies: int  # how many replies it took
+    reason: Literal["bad_image"] | ReplyReason | RequestReason | ReviewReason | None  # why not kept
+    replies: int  # how many replies it took; 0 where a person described it
 
 
 class ExtendedDescription(Record):
@@ -38,7 +38,7 @@ class ExtendedDescription(Record):
     features: str | None
     scene: str | None
     kept: bool
-    reason: ReplyReason | RequestReason | ListReason | None  # why dropped
+    reason: ReplyReason | RequestReason | ListReason | ReviewReason | None  # why dropped
 
 
 class ClassTemplate(Record):
@@ -48,5 +48,5 @@ class ClassTemplate(Record):
     class_name: str
     template: str
     features: list[str]
-    source: Literal["llm", "class_name"]
+    source: Literal["llm", "class_name", "review"]  # review: a person
     reason: TemplateReason | None  # why the class name stands in for an LLM's answer

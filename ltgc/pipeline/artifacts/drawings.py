@@ -21,7 +21,8 @@ class Attempt(Record):
     """One drawing of one description (generated/attempts.jsonl; §3.1.3, Fig. 5).
 
     verdict: "accepted" (score reached the threshold), "refined" (below it; the next attempt refines it),
-    "rejected" (below it and no round left), "failed" (no usable image or refinement; see reason).
+    "rejected" (below it and no round left), "failed" (no usable image or refinement; see reason). A person may
+    decide otherwise (review.csv); reason says so.
     """
 
     id: str  # "<slug>/<index>-<round>", e.g. "0012-aquilegia-pubescens/0007-1"

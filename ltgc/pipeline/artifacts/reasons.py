@@ -32,3 +32,4 @@ RequestReason = (
 )
 # Of a description that is in the template, and yet left out of the list.
 ListReason = Literal["duplicate", "repeats", "over_target"]
+ReviewReason = Literal["rejected_in_review"]  # by a person (review.csv)

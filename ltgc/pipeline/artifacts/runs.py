@@ -25,7 +25,10 @@ class Run(Record):
     images_seen: int  # in all steps together; a mixed pair counts as two
     val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
     drawings_weight: float | None = None  # what the probe left of train.generated.share; None: no probe
-    alpha: float | None = None  # of the weights between zero-shot, 0, and trained, 1; None: not interpolated
+    head_alpha: float | None = (
+        None  # of the first head: texts 0, probe on photos 1, with drawings 2; None: not chosen
+    )
+    alpha: float | None = None  # of the weights between the first, 0, and trained, 1; None: not interpolated
 
 
 class RunMetrics(Record):

@@ -233,6 +233,9 @@ class Price(Section):
     input: Annotated[float, Field(ge=0)] = 0  # a million prompt tokens
     output: Annotated[float, Field(ge=0)] = 0  # a million tokens of replies, thinking included, or of drawn images
     image: Annotated[float, Field(ge=0)] = 0  # a drawn image
+    # Of the prompt tokens, a million that the provider had in its cache, or put there; None: as any other.
+    cached_input: Annotated[float, Field(ge=0)] | None = None
+    cache_write: Annotated[float, Field(ge=0)] | None = None
     # Prompt tokens that an image in a question counts as: 1.2 for each patch of 32 x 32 pixels, as OpenAI has
     # counted since GPT-5.4, at describe's 1024 x 1024.
     image_tokens: Count = 1229

@@ -71,6 +71,7 @@ class TrainSettings(Section):
     adaptformer: AdaptFormerSettings
     head: Literal["cosine", "linear"]
     head_init: Literal["templates", "class_names", "descriptions", "class_means", "random"]
+    probe_first: bool
     logit_scale: float | None
     loss: Literal["cross_entropy", "balanced_softmax", "logit_adjusted", "lade", "focal", "ldam", "class_balanced"]
     loss_settings: LossSettings
