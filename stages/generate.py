@@ -49,25 +49,24 @@ from ltgc.pipeline.terminal import console
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "t2i", "clip", "filter")
     classes = files.read_csv(CLASSES, ClassRecord)
-    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
-    descriptions = [description for description in extended if description.kept]
+    descriptions = [d for d in files.read_jsonl(EXTENDED, ExtendedDescription) if d.kept]
 
     # Images are written beside their folders as they come, packed into shards, and moved there at the end.
     with files.replaced_folder(ACCEPTED) as accepted, files.replaced_folder(REJECTED) as rejected:
         folders = {ACCEPTED: accepted, REJECTED: rejected}
-        drawn: list[tuple[list[Attempt], Calls]] = []
+        attempts: list[Attempt] = []
+        calls: list[Calls] = []
         real: list[RealScore] = []
         with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
             if descriptions:
-                drawn, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
-        attempts = [attempt for chain, _ in drawn for attempt in chain]
+                attempts, calls, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
         attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
         for folder, new in folders.items():
             pack([a for a in attempts if a.image and folder in Path(a.image).parents], new)
 
     files.write_jsonl(ATTEMPTS, attempts)
     files.write_records_csv(REAL_SCORES, real, RealScore)
-    summary = call_metrics((calls for _, calls in drawn), "drawings", "texts_cut")
+    summary = call_metrics(calls, "drawings", "texts_cut")
     files.write_json(CALLS / "generate.json", summary)
 
 
@@ -77,7 +76,7 @@ async def generate_all(
     descriptions: list[ExtendedDescription],
     folders: dict[Path, Path],
     store: Store,
-) -> tuple[list[tuple[list[Attempt], Calls]], list[RealScore]]:
+) -> tuple[list[Attempt], list[Calls], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
     words, verdicts = prompts.load("refine"), review.load()
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
@@ -85,39 +84,49 @@ async def generate_all(
         servers["t2i"] = settings.t2i
     with server.running(**servers) as (llm, *t2i):
         labels = {description.label for description in descriptions}
-        scorer, texts_cut, real = await make_filter(settings, classes, labels, store)
+        scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
         painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, painters as painter:
             context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
-            async def one(description: ExtendedDescription) -> tuple[list[Attempt], Calls]:
+            counts: Counter[str] = Counter(texts_cut=texts_cut)
+            failures: Counter[str] = Counter()
+
+            async def one(description: ExtendedDescription) -> list[Attempt]:
                 start = RefineState(slug=slugs[description.label], description=description)
                 end = await refine.graph.ainvoke(start, context=context)
                 write(end["attempts"], end["images"], folders)
-                return end["attempts"], Calls.of(end)
+                counts.update(end["counts"])
+                failures.update(end["failures"])
+                return end["attempts"]
 
-            drawn = await run_all("generate", descriptions, one, store.tally)
+            chains = await run_all("generate", descriptions, one, store.tally)
         verdicts.say_unused("drawing")
-        if cut := sum(calls.counts["prompts_cut"] for _, calls in drawn):
+        if cut := counts["prompts_cut"]:
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
-        failed = [chain[-1] for chain, _ in drawn if chain[-1].verdict == "failed"]
+        failed = [chain[-1] for chain in chains if chain[-1].verdict == "failed"]
         # Where there is an image, its refinement failed.
         undrawn = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is None}
         unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
         painter.check_failures(undrawn, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
-        drawn.append(([], Calls(Counter(texts_cut=texts_cut), Counter())))
-    return drawn, real
+    return [attempt for chain in chains for attempt in chain], [Calls(counts, failures)], real
 
 
 async def make_filter(
-    settings: Params, classes: list[ClassRecord], labels: set[int], store: Store
+    settings: Params,
+    classes: list[ClassRecord],
+    labels: set[int],
+    extended: list[ExtendedDescription],
+    store: Store,
 ) -> tuple[Filter[Any], int, list[RealScore]]:
     """The filter, how many class texts CLIP cuts, and what real images of the classes that get drawings score."""
     texts = class_texts(settings.filter.text, classes, files.read_jsonl(TEMPLATES, ClassTemplate))
     clip = load_clip(settings.clip)
     existing = files.read_jsonl(EXISTING, ExistingDescription)
-    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, existing))
+    scorer = Filter(
+        settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, [*existing, *extended])
+    )
     images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
     described = real_subjects(existing)
@@ -145,13 +154,11 @@ def make_scorer(
     clip: Clip,
     texts: list[str],
     classes: list[ClassRecord],
-    existing: list[ExistingDescription],
+    descriptions: list[ExistingDescription | ExtendedDescription],
 ) -> Scorer[Any]:
     if settings.scorer != "contrast":
         return Absolute(settings, clip, texts)
-    descriptions: list[ExistingDescription | ExtendedDescription] = [d for d in existing if d.kept]
-    descriptions += [d for d in files.read_jsonl(EXTENDED, ExtendedDescription) if d.kept]
-    return Contrast(clip, texts, classes, descriptions, settings.threshold)
+    return Contrast(clip, texts, classes, [d for d in descriptions if d.kept], settings.threshold)
 
 
 def write(attempts: list[Attempt], images: dict[str, bytes], folders: dict[Path, Path]) -> None:

@@ -3,7 +3,10 @@
 python -m stages.quality
 """
 
+from collections import defaultdict
+
 from ltgc.clip.weights import load_clip
+from ltgc.data import images
 from ltgc.data.inspection import perceptual_hashes
 from ltgc.data.roots import image_file, image_root
 from ltgc.evaluation import quality
@@ -46,26 +49,34 @@ def measure(
 ) -> tuple[list[ClassQuality], list[Contamination]]:
     clip = load_clip(settings.clip)
     root = image_root(settings.data)
-    labels = {attempt.label for attempt in attempts}
+    real: dict[tuple[int, Split], list[images.Reference]] = defaultdict(list)
+    for image in manifest:
+        real[image.label, image.split].append(image_file(root, image))
+    drawn: dict[int, list[images.Reference]] = defaultdict(list)
+    for attempt in attempts:
+        drawn[attempt.label].append(attempt.image or "")
 
-    def real_features(split: Split) -> dict[int, quality.Features]:
-        images = [image for image in manifest if image.split == split and image.label in labels]
-        encoded = quality.encode([image_file(root, image) for image in images], clip)
-        return quality.by_label([image.label for image in images], encoded.features)
-
-    generated = quality.encode([attempt.image or "" for attempt in attempts], clip, hashed=True)
-    generated_features = quality.by_label([attempt.label for attempt in attempts], generated.features)
-    rows = quality.class_quality(classes, real_features("train"), generated_features, real_features("val"))
+    # Class by class: the features of all images of ImageNet-LT are 600 MB.
+    rows: list[ClassQuality] = []
+    hashes: list[int | None] = []  # in the order of `attempts`, which are by class
+    for c in classes:
+        if c.label not in drawn:
+            continue
+        generated = quality.encode(drawn[c.label], clip, hashed=True)
+        train, val = (quality.encode(real[c.label, split], clip).features for split in ("train", "val"))
+        rows.append(quality.class_quality(c, train, generated.features, val))
+        hashes += generated.hashes
 
     test = [image for image in manifest if image.split == "test"]
     test_files = [image_file(root, image) for image in test]
 
     def cosine(i: int, j: int) -> float:
-        return float(generated.features[i] @ quality.encode([test_files[j]], clip).features[0])
+        pair = quality.encode([attempts[i].image or "", test_files[j]], clip).features
+        return float(pair[0] @ pair[1])
 
     contaminations = quality.contaminated(
         attempts,
-        generated.hashes,
+        hashes,
         test,
         perceptual_hashes(test_files),
         cosine,

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ltgc.clip.crops import augment, crops
 from ltgc.clip.encoder import Clip, resized
 from ltgc.data import images
+from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 
 MEMORY_LIMIT = 4 * 1024**3  # bytes; about 28,000 images of 224 x 224 px
@@ -141,4 +142,7 @@ def load(files: Sequence[images.Reference], clip: Clip, limit: int = MEMORY_LIMI
     Raises LTGCError for a file that is missing or not a usable image (at the batch that needs it, if not kept).
     """
     pixels = FilePixels(files, clip)
-    return pixels.in_memory() if len(pixels) * pixels.shape.numel() <= limit else pixels
+    if len(pixels) * pixels.shape.numel() > limit:
+        return pixels
+    with timing.steps:  # as where they are loaded batch by batch
+        return pixels.in_memory()

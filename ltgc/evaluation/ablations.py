@@ -129,13 +129,19 @@ def changed(variant: str, changes: Changes) -> dict[str, Any]:
     values = yaml.safe_load(params.PARAMS.read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *sections, last = dotted.split(".")
-        place = values
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place:
+        place = _section(values, sections)
+        # A method may have any key of train for itself, also one that is not among its own yet.
+        known = _section(values["train"], sections[3:]) if sections[:2] == ["train", "own"] else place
+        if place is None or known is None or last not in known:
             raise LTGCError(f"{VARIANTS}: {variant}: params.yaml has no key {dotted!r}")
         place[last] = value
     return values
+
+
+def _section(values: Any, sections: Sequence[str]) -> dict[str, Any] | None:
+    for section in sections:
+        values = values.get(section) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else None
 
 
 def comparison(truth: Truth | None = None) -> dict[str, Any]:

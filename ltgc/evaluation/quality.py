@@ -4,8 +4,7 @@ Test images are read here to find generated images that resemble them too much, 
 image is ever chosen or judged by the test split.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -81,31 +80,18 @@ def domain_gap(x: Features, y: Features) -> float | None:
     return float(SCALE * (within(x) + within(y) - 2 * kernel(x, y).mean()))
 
 
-def class_quality(
-    classes: Iterable[ClassRecord],
-    original: Mapping[int, Features],
-    generated: Mapping[int, Features],
-    validation: Mapping[int, Features],
-) -> list[ClassQuality]:
-    """Each class that has generated images. The mappings are by label; a label without images may be absent."""
-    rows = []
-    for c in classes:
-        if c.label not in generated:
-            continue
-        real, drawn = original.get(c.label, NO_FEATURES), generated[c.label]
-        rows.append(
-            ClassQuality(
-                label=c.label,
-                class_name=c.name,
-                original=len(real),
-                generated=len(drawn),
-                diversity_original=_rounded(diversity(real)),
-                diversity_generated=_rounded(diversity(drawn)),
-                gap_generated=_rounded(domain_gap(real, drawn)),
-                gap_validation=_rounded(domain_gap(real, validation.get(c.label, NO_FEATURES))),
-            )
-        )
-    return rows
+def class_quality(c: ClassRecord, original: Features, generated: Features, validation: Features) -> ClassQuality:
+    """Of one class that has generated images."""
+    return ClassQuality(
+        label=c.label,
+        class_name=c.name,
+        original=len(original),
+        generated=len(generated),
+        diversity_original=_rounded(diversity(original)),
+        diversity_generated=_rounded(diversity(generated)),
+        gap_generated=_rounded(domain_gap(original, generated)),
+        gap_validation=_rounded(domain_gap(original, validation)),
+    )
 
 
 def contaminated(
@@ -165,14 +151,6 @@ def summary(rows: Sequence[ClassQuality], contaminations: int, dropped: int) -> 
         "gap": {"generated": mean("gap_generated"), "validation": mean("gap_validation")},
         "contaminated": {"found": contaminations, "dropped": dropped},
     }
-
-
-def by_label(labels: Sequence[int], features: Features) -> dict[int, Features]:
-    """The rows of each label."""
-    rows: dict[int, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        rows[label].append(row)
-    return {label: features[of_label] for label, of_label in rows.items()}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ import platform
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -80,7 +81,10 @@ def is_main_process() -> bool:
 
 
 def timings() -> list[dict[str, Any]]:
-    """The runs of stages on this machine, oldest first: stage, args, seconds, in_steps, machine, finished."""
+    """The runs of stages on this machine, oldest first.
+
+    stage, args, seconds, in_steps and computing (seconds), machine, finished.
+    """
     if not TIMINGS.exists():
         return []
     return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
@@ -102,6 +106,7 @@ def _note(seconds: float, in_steps: float) -> None:
         "args": sys.argv[1:],
         "seconds": round(seconds, 1),
         "in_steps": round(in_steps, 1),
+        "computing": round(sum(os.times()[:4]), 1),  # CPU seconds, with those of processes that have ended
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -119,6 +124,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     """Ends the stage from wherever it is; a second Ctrl-C changes nothing."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter("ignore")  # of what it is stopped in the middle of
     patience = threading.Timer(PATIENCE, _leave)
     patience.daemon = True
     patience.start()

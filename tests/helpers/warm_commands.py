@@ -169,6 +169,8 @@ def run(files: list[int], module: str, arguments: list[str], folder: str, enviro
     installed = [path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests"))]
     sys.path[:] = [folder, *filter(None, its_own), *installed]
     sys.argv[:] = [module, *arguments]
+    if "." in module:
+        sys.modules.pop(module, None)  # it is run as __main__
     status: Any = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
