@@ -1,152 +1,98 @@
-"""The picture of the README, made of one real refinement of the last `dvc repro`.
+"""The picture of the README: how the report of the last `dvc repro` opens, and one class of it.
 
-    python -m tools.picture         # writes docs/pipeline.png
+    python -m tools.picture         # writes docs/report.png; needs Chromium ($CHROMIUM, or in PATH)
 
-Shows the pipeline from left to right with what flows through it: photos of one rare class, what the vision
-model says of them, what the language model adds, a drawing that CLIP refused, its refinement, and the result.
+It is the report's own HTML with most of it left out: the answers, and of a rare class its photos, its drawings,
+and drawings that CLIP turned down with what became of them.
 """
 
-import textwrap
+import os
+import re
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
-import matplotlib
+from PIL import Image, ImageChops
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from PIL import Image
+from ltgc.pipeline.artifacts.results import REPORT
+from ltgc.pipeline.errors import LTGCError
 
-from ltgc.data import images
-from ltgc.data.roots import image_file, image_root
-from ltgc.pipeline import files, params
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
-from ltgc.pipeline.artifacts.descriptions import (
-    EXISTING,
-    EXTENDED,
-    TEMPLATES,
-    ClassTemplate,
-    ExistingDescription,
-    ExtendedDescription,
-)
-from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
-from ltgc.pipeline.artifacts.results import COMPARE
-
-OUT = Path("docs/pipeline.png")
-INK, SOFT, GOOD, BAD = "#1f2933", "#52606d", "#2f855a", "#c53030"
-
-
-def tail_of(text: str, class_name: str) -> str:
-    """A description without the words that all descriptions share."""
-    return text.split(class_name, 1)[-1].strip(" ,.")
-
-
-def box(axes: Axes, x: float, title: str, stage: str, width: float = 1.9) -> None:
-    axes.add_patch(FancyBboxPatch((x, 0.05), width, 3.3, boxstyle="round,pad=0.02", fc="white", ec="#cbd2d9"))
-    axes.text(x + 0.1, 3.2, title, fontsize=9.5, weight="bold", color=INK, va="top")
-    axes.text(x + 0.1, 2.98, stage, fontsize=8, color=SOFT, va="top", family="monospace")
-
-
-def picture(axes: Axes, path: images.Reference, x: float, y: float, size: float, edge: str = "#9aa5b1") -> None:
-    axes.imshow(images.load(path), extent=(x, x + size, y, y + size), interpolation="nearest", zorder=3)
-    axes.add_patch(plt.Rectangle((x, y), size, size, fill=False, ec=edge, lw=2, zorder=4))
-
-
-def words(axes: Axes, x: float, y: float, text: str, width: int = 29, colour: str = INK) -> None:
-    axes.text(x, y, "\n".join(textwrap.wrap(text, width)), fontsize=7.3, color=colour, va="top", linespacing=1.25)
-
-
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = SOFT) -> None:
-    axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=colour, lw=1.6, zorder=5)
-    )
+OUT = Path("docs/report.png")
+WIDTH, HEIGHT = 1160, 2000  # CSS pixels; what stays empty below is cut off
+DRAWINGS, ACCEPTED, REJECTED = 12, 2, 1
+CLASS = re.compile(r'<details class="class".*?(?=<details class="class"|</section>)', re.S)
+CHAIN = re.compile(r'<ol class="chain".*?</ol>', re.S)
+MARGIN = 16
+STYLE = """
+body { padding: .6rem 0 0; } h4 { margin: .7rem 0 .2rem; } .chain { overflow: hidden; }
+details.class { border: 0; }
+.side-by-side { display: grid; grid-template-columns: 1fr 1fr; gap: 2rem; }
+"""
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images")
-    root = image_root(settings.data)
-    attempts = {a.id: a for a in files.read_jsonl(ATTEMPTS, Attempt)}
-    mended = [a for a in attempts.values() if a.verdict == "accepted" and a.refines]
-    # The refinement that CLIP liked most more than what it refines, of the smallest class that has one.
-    counts = {c.label: c.train for c in files.read_csv(CLASSES, ClassRecord)}
-    few = min(counts[a.label] for a in mended)
+    html = REPORT.read_text(encoding="utf-8")
+    head, _, rest = html.partition("<nav")
+    of_class, given_up, mended = chosen(CLASS.findall(rest))
+    shown = f"{''.join(given_up[:REJECTED])}<div class='side-by-side'>{''.join(mended[:ACCEPTED])}</div>"
+    opening, _, below = of_class.partition("<details><summary>Refinements")
+    count = below.partition("<")[0]  # ": 19"
+    title = f"<h4>Refinements{count}: turned down, and what became of it</h4>"
+    body = f"</header><main>{fewer_drawings(opening)}{title}{shown}</details></main></body></html>"
+    page = first_answers(head) + body
+    page = re.sub(r"<details class", "<details open class", page).replace("</style>", f"{STYLE}</style>")
+    shoot(page)
+    print(f"{OUT}: {OUT.stat().st_size / 1e3:.0f} kB")
 
-    def gain(attempt: Attempt) -> float:
-        return (attempt.score or 0) - (attempts[attempt.refines or ""].score or 0)
 
-    after = max((a for a in mended if counts[a.label] == few), key=gain)
-    before = attempts[after.refines or ""]
-    label, name = after.label, after.class_name
-    manifest = files.read_csv(MANIFEST, ImageRecord)
-    photos = [image_file(root, r) for r in manifest if (r.label, r.split) == (label, "train")]
-    existing = [e for e in files.read_jsonl(EXISTING, ExistingDescription) if e.label == label]
-    extended = [e for e in files.read_jsonl(EXTENDED, ExtendedDescription) if e.label == label]
-    templates = files.read_jsonl(TEMPLATES, ClassTemplate)
-    template = next(t for t in templates if t.label == label)
-    accepted = [a for a in attempts.values() if a.label == label and a.verdict == "accepted" and a.image]
+def chosen(classes: list[str]) -> tuple[str, list[str], list[str]]:
+    """The rarest class with both, its chains that were given up, and those that a refinement mended."""
+    for of_class in classes:
+        chains = [chain for chain in CHAIN.findall(of_class) if chain.count("<li>") > 1]
+        mended = [chain for chain in chains if 'class="score accepted"' in chain]
+        given_up = [chain for chain in chains if chain not in mended]
+        if mended and given_up:
+            return of_class, sorted(given_up, key=len), sorted(mended, key=len)
+    raise LTGCError(f"{REPORT}: no class with a refinement that helped and one that did not")
 
-    figure, axes = plt.subplots(figsize=(15.2, 4.6), dpi=110)
-    figure.patch.set_facecolor("#f5f7fa")
-    xs = [0.0, 2.2, 4.4, 6.6, 9.6]
-    box(axes, xs[0], f"{counts[label]} photos, rare class", "prepare")
-    axes.text(xs[0] + 0.1, 2.68, name, fontsize=9, style="italic", color=INK, va="top")
-    for i, path in enumerate(photos[:4]):
-        picture(axes, path, xs[0] + 0.12 + 0.86 * (i % 2), 1.45 - 1.1 * (i // 2) + 0.05, 0.8)
 
-    box(axes, xs[1], "What they show", "describe")
-    for i, description in enumerate(existing[:3]):
-        words(axes, xs[1] + 0.1, 2.65 - 0.85 * i, f"• {tail_of(description.description or '', name)}")
+def first_answers(head: str) -> str:
+    """The head of the page to the end of its questions: did it help, where, what did it cost."""
+    before, start, answers = head.partition('<div class="verdict">')
+    asked = [answer for answer in re.findall(r"<p>.*?</p>", answers, re.S) if "?</b>" in answer]
+    return before + start + "".join(asked) + "</div>"
 
-    box(axes, xs[2], "What is missing", "extend")
-    kept = [e for e in extended if e.kept]
-    dropped = next((e for e in extended if e.reason == "repeats"), None)
-    for i, line in enumerate(kept[:2]):
-        words(axes, xs[2] + 0.1, 2.65 - 0.85 * i, f"• {tail_of(line.description, name)}")
-    if dropped:
-        words(axes, xs[2] + 0.1, 0.95, f"✗ {tail_of(dropped.description, name)} ({dropped.reason})", colour=BAD)
 
-    box(axes, xs[3], "Drawn, judged, refined", "templates, generate", width=2.7)
-    words(axes, xs[3] + 0.1, 2.68, f"CLIP asks for: {tail_of(template.template, name)}", 43, SOFT)
-    picture(axes, Path(before.image or ""), xs[3] + 0.15, 1.15, 0.95, BAD)
-    picture(axes, Path(after.image or ""), xs[3] + 1.6, 1.15, 0.95, GOOD)
-    for attempt, x, colour, sign in ((before, 0.15, BAD, "<"), (after, 1.6, GOOD, "≥")):
-        score = f"{attempt.score:.2f} {sign} {attempt.threshold:.2f}"
-        axes.text(xs[3] + x, 1.05, score, fontsize=9, color=colour, va="top")
-    words(axes, xs[3] + 0.1, 0.88, tail_of(before.prompt, name), 23, BAD)
-    words(axes, xs[3] + 1.42, 0.88, tail_of(after.prompt, name), 23, GOOD)
-    arrow(axes, (xs[3] + 1.12, 1.65), (xs[3] + 1.58, 1.65), INK)
+def fewer_drawings(of_class: str) -> str:
+    """One row of drawings."""
+    before, title, after = of_class.partition("<h4>Generated")
+    drawings = re.findall(r"<li title=.*?</li>", after, re.S)
+    return f'{before}{title}, with CLIP\'s score</h4><ul class="images">{"".join(drawings[:DRAWINGS])}</ul>'
 
-    box(axes, xs[4], "CLIP + LoRA on mixed pairs", "train, evaluate, compare", width=2.5)
-    mixing = "BalanceMix: a photo, every class as often, and a drawing are mixed, and so are their labels."
-    words(axes, xs[4] + 0.1, 2.68, mixing, 38)
-    photo, drawing = images.load(photos[0]), images.load(accepted[0].image or "")
-    picture(axes, photos[0], xs[4] + 0.12, 1.2, 0.66)
-    picture(axes, Path(accepted[0].image or ""), xs[4] + 0.92, 1.2, 0.66)
-    axes.imshow(
-        Image.blend(photo, drawing.resize(photo.size), 0.45),
-        extent=(xs[4] + 1.72, xs[4] + 2.38, 1.2, 1.86), interpolation="nearest", zorder=3,
-    )  # fmt: skip
-    axes.text(xs[4] + 0.85, 1.53, "+", ha="center", va="center", fontsize=13)
-    axes.text(xs[4] + 1.65, 1.53, "=", ha="center", va="center", fontsize=13)
-    compare = files.read_json(COMPARE)
-    rows = [
-        ("few-shot accuracy", "%"),
-        ("fine-tuned on the photos", "clip_finetune"),
-        ("with generated content", "balancemix"),
-    ]
-    for i, (text, method) in enumerate(rows):
-        value = method if method == "%" else f"{compare[method]['few']['mean']:.1f}"
-        weight = "bold" if method == "balancemix" else "normal"
-        axes.text(xs[4] + 0.12, 0.85 - 0.25 * i, text, fontsize=9, va="top", color=INK, weight=weight)
-        axes.text(xs[4] + 2.35, 0.85 - 0.25 * i, value, fontsize=9, va="top", ha="right", color=INK, weight=weight)
 
-    widths = [1.9, 1.9, 1.9, 2.7]
-    for x, width, following in zip(xs, widths, xs[1:], strict=False):
-        arrow(axes, (x + width + 0.03, 1.7), (following - 0.03, 1.7))
-    axes.set(xlim=(-0.1, 12.25), ylim=(-0.05, 3.5), aspect="equal")
-    axes.axis("off")
-    figure.savefig(OUT, bbox_inches="tight", facecolor=figure.get_facecolor())
-    print(f"{OUT}: {name}, {before.id} refined to {after.id}")
+def shoot(page: str) -> None:
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, (shutil.which(name) for name in names if name)), None)
+    if browser is None:
+        raise LTGCError("chromium: not found; install it, or name it in $CHROMIUM")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "page.html").write_text(page, encoding="utf-8")
+        picture = Path(folder) / "page.png"
+        subprocess.run(
+            [
+                *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--single-process", "--no-zygote"),
+                *("--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}", "--force-device-scale-factor=1.5"),
+                *(f"--user-data-dir={folder}/profile", f"--screenshot={picture}"),
+                (Path(folder) / "page.html").as_uri(),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        image = Image.open(picture).convert("RGB")
+        empty = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
+        box = ImageChops.difference(image, empty).getbbox() or (0, 0, *image.size)
+        image.crop((0, 0, image.width, min(image.height, box[3] + MARGIN))).quantize(128).save(OUT, optimize=True)
 
 
 if __name__ == "__main__":
