@@ -38,7 +38,7 @@ from ltgc.data.sources.folder import IMAGE_SUFFIXES
 from ltgc.data.splits import shuffled
 from ltgc.evaluation.ablations import take_finished_runs
 from ltgc.evaluation.loop_metrics import filter_quality
-from ltgc.pipeline import files
+from ltgc.pipeline import files, side_folder
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
 from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
@@ -98,16 +98,16 @@ def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, 
 
     other: the folder of a world whose runs without drawings are the same here, and are not trained again.
     """
-    folder.mkdir()
-    if other:
-        with chdir(other):
-            take_finished_runs(folder)
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *sections, last = dotted.split(".")
         reduce(getitem, sections, values)[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "LTGC_CACHE": str(folder.parent / "pool")}
+    with chdir(ROOT):
+        side_folder.build(folder, values, side_folder.MADE | {"data"})
+    if other:
+        with chdir(other):
+            take_finished_runs(folder)
+    environment = os.environ | {"LTGC_CACHE": str(folder.parent / "pool")}
     for stage in STAGES:
         subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=True)
     with chdir(folder):
