@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ from ltgc.pipeline.settings.servers import ChatSettings, completed
 
 CALLS, IN_FLIGHT, LATENCY = 2000, 64, 1.0  # latency in seconds
 ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an hour of waiting
-PHOTOS = 130
-PHOTO_LATENCY = 60.0  # seconds; so that as many are in flight, though a core decodes one photo a second
+PHOTOS = 2 * IN_FLIGHT
+TOGETHER = "together"  # in place of a latency: answers when IN_FLIGHT requests wait for one
 MANY_CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 console = Console(width=115)
@@ -65,7 +65,9 @@ console = Console(width=115)
 # --- the server ---
 
 
-async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency: float) -> None:
+async def respond(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: Callable[[], Awaitable[Any]]
+) -> None:
     """HTTP by hand: a framework would take more of the two cores than the clients that are measured."""
     try:
         while True:
@@ -74,7 +76,7 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, la
             question = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
             if not isinstance(question, str):  # with an image
                 question = " ".join(part["text"] for part in question if part["type"] == "text")
-            await asyncio.sleep(latency)
+            await pause()
             body = json.dumps(reply(question)).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
@@ -112,9 +114,12 @@ def reply(question: str) -> dict[str, Any]:
     }
 
 
-async def serve(latency: float) -> None:
+async def serve(latency: str) -> None:
+    waiting = asyncio.Barrier(IN_FLIGHT)
+    pause = waiting.wait if latency == TOGETHER else lambda: asyncio.sleep(float(latency))
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await respond(reader, writer, latency)
+        await respond(reader, writer, pause)
 
     listening = await asyncio.start_server(connected, "127.0.0.1", 0, limit=2**22, backlog=1024)
     print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
@@ -123,7 +128,7 @@ async def serve(latency: float) -> None:
 
 
 @contextmanager
-def running_server(latency: float) -> Iterator[str]:
+def running_server(latency: float | str) -> Iterator[str]:
     command = [sys.executable, __file__, "serve", str(latency)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
@@ -306,7 +311,7 @@ def photos(base_url: str, name: str, number: int) -> None:
     from stages import ask, describe
 
     changes: dict[str, dict[str, Any]] = {
-        "vision": {"base_url": base_url, "concurrency": IN_FLIGHT},
+        "vision": {"base_url": base_url, "concurrency": IN_FLIGHT, "timeout": 600},
         "data": {"source": "folder", "root": "."},
         "ask": {"max_images": number},
     }
@@ -331,7 +336,7 @@ def memory() -> None:
     table = Table(title=f"{PHOTOS} photos of 12 megapixels, {IN_FLIGHT} in flight (goal: below 1.2 GB)")
     for heading in ("stage", "wall s", "peak RSS GB"):
         table.add_column(heading, justify="right")
-    with running_server(PHOTO_LATENCY) as base_url:
+    with running_server(TOGETHER) as base_url:
         for name in ("describe", "ask"):
             run = in_its_process("photos", base_url, name, str(PHOTOS))
             table.add_row(name, f"{run['wall']:.1f}", f"{run['peak']:.2f}")
@@ -344,7 +349,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*")
     args = parser.parse_args()
     if args.what == "serve":
-        asyncio.run(serve(float(args.arguments[0])))
+        asyncio.run(serve(args.arguments[0]))
     elif args.what == "extend":
         extend(args.arguments[0], int(args.arguments[1]))
     elif args.what == "photos":

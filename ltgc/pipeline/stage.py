@@ -9,6 +9,7 @@ import platform
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -123,6 +124,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     """Ends the stage from wherever it is; a second Ctrl-C changes nothing."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter("ignore")  # of what it is stopped in the middle of
     patience = threading.Timer(PATIENCE, _leave)
     patience.daemon = True
     patience.start()

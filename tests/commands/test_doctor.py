@@ -12,7 +12,7 @@ import torch
 import yaml
 from dvc.repo import Repo
 from helpers.openai_server import Body, Fault, Hang, Script, chat_body
-from helpers.paths import ROOT
+from helpers.paths import ROOT, link_prompts
 from helpers.server_settings import png
 from huggingface_hub import constants
 from langsmith.utils import get_env_var
@@ -33,6 +33,7 @@ KEY = "sk-very-secret-0123456789"
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What of a clone the checks look at, with no remote."""
     monkeypatch.chdir(tmp_path)
+    link_prompts(tmp_path)
     for name in ("params.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, name)
     Path("embedded").symlink_to(ROOT / "embedded")

@@ -257,7 +257,7 @@ def test_the_stage_writes_manifest_and_classes_or_leaves_the_last_ones_whole(tmp
     assert failed.returncode == 1
     assert "cut.jpg" in failed.stderr and "Traceback" not in failed.stderr
     assert manifest.read_bytes() == before
-    whole = {"images.tar", "manifest.csv", "classes.csv", "findings.csv", "synonyms.csv"}
+    whole = {"images.tar", "manifest.csv", "classes.csv", "findings.csv", "synonyms.csv", "licenses.csv"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == whole
 
     skipped = stage(tmp_path, root, on_bad_image="skip")

@@ -138,6 +138,7 @@ def serve() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             answer(connection)
         connection.close()
+    os._exit(0)  # taking the modules apart takes a second, and prints what they leak
 
 
 def answer(connection: socket.socket) -> None:
@@ -169,6 +170,8 @@ def run(files: list[int], module: str, arguments: list[str], folder: str, enviro
     installed = [path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests"))]
     sys.path[:] = [folder, *filter(None, its_own), *installed]
     sys.argv[:] = [module, *arguments]
+    if "." in module:
+        sys.modules.pop(module, None)  # it is run as __main__
     status: Any = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -14,6 +14,7 @@ from ltgc.commands.estimate import estimate
 from ltgc.data.roots import MADE, image_root
 from ltgc.pipeline import artifacts, files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.artifacts.review import REVIEW
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
 
@@ -41,7 +42,7 @@ def disk(settings: Params) -> str:
 
 def folders(settings: Params) -> str:
     """Every folder that the stages write to can be written to."""
-    paths = {path.parts[0] for path in artifacts.paths().values()} | {".dvc"}
+    paths = {path.parts[0] for path in artifacts.paths().values() if path != REVIEW} | {".dvc"}
     for path in map(Path, sorted(paths)):
         write_to(path)
     return f"{len(paths)} can be written to"
