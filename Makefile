@@ -23,7 +23,7 @@ endif
 	$(RUN) python -m tools.results_page
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --dist loadgroup --max-worker-restart 0
+	OMP_NUM_THREADS=1 $(RUN) python -m pytest -n auto --no-loadscope-reorder --max-worker-restart 0
 
 FUZZ ?= 1000
 stress: .venv/installed

@@ -11,6 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from ltgc.clients.store import Store
+from ltgc.data.truth import known_truth
 from ltgc.evaluation import ablations
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.replies import STORE
@@ -38,7 +39,7 @@ def main(variant: str = "") -> None:
         ablations.take_finished_runs(folder)
         run_in(folder, "")
         with chdir(folder):
-            compared = ablations.comparison()
+            compared = ablations.comparison(known_truth(params.load("data").data.source))
         files.write_json(ablations.COMPARISONS / f"{variant}.json", compared)
         return
     method = ablations.method_of(variants[variant])

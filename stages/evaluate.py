@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ltgc.classifier import devices
-from ltgc.classifier.inference import probabilities
+from ltgc.classifier.inference import Predicted, predict
 from ltgc.classifier.network import load_classifier
 from ltgc.clip import pixels
 from ltgc.clip.weights import load_clip
@@ -54,28 +54,27 @@ def main(method: str = "") -> None:
                 write(run, RunMetrics(skipped=run.skipped), [], [])
             continue
         classifier = load_classifier(folder, clip)
-        p = probabilities(classifier, images, settings.batch_size, settings.ensemble, settings.workers)
-        scores = metrics.run_metrics(p, labels(test), classes)
+        found = predict(classifier, images, settings.batch_size, settings.ensemble, settings.workers)
+        scores = metrics.run_metrics(*found, labels(test), classes)
         if writes:
-            write(run, scores, predictions(p, test), accuracies(p, test, classes))
+            write(run, scores, predictions(found, test), accuracies(found.labels, test, classes))
 
 
 def labels(test: Sequence[ImageRecord]) -> Tensor:
     return torch.tensor([image.label for image in test], dtype=torch.int64)
 
 
-def predictions(probability: Tensor, test: Sequence[ImageRecord]) -> list[Prediction]:
-    confidence, predicted = (column.tolist() for column in probability.max(-1))
+def predictions(found: Predicted, test: Sequence[ImageRecord]) -> list[Prediction]:
     return [
-        Prediction(path=image.path, label=image.label, prediction=p, confidence=round(c, 4))
-        for image, p, c in zip(test, predicted, confidence, strict=True)
+        Prediction(path=image.path, label=image.label, prediction=label, confidence=round(confidence, 4))
+        for image, confidence, label in zip(test, *(column.tolist() for column in found), strict=True)
     ]
 
 
 def accuracies(
-    probability: Tensor, test: Sequence[ImageRecord], classes: Sequence[ClassRecord]
+    predicted: Tensor, test: Sequence[ImageRecord], classes: Sequence[ClassRecord]
 ) -> list[ClassAccuracy]:
-    accuracy = metrics.per_class_accuracy(probability, labels(test), classes)
+    accuracy = metrics.per_class_accuracy(predicted, labels(test), classes)
     return [
         ClassAccuracy(label=c.label, class_name=c.name, train=c.train, shot=c.shot, accuracy=metrics.percent(a))
         for c, a in zip(classes, accuracy, strict=True)

@@ -50,8 +50,7 @@ def main() -> None:
         # Calls, tokens and what else the stage itself counted
         summary[name] = files.read_json(CALLS / f"{name}.json") | summary[name]
     if truth := known_truth(section.data.source):
-        summary["filter"] = loop_metrics.filter_quality(attempts, truth)
-        summary["repetition_check"] = loop_metrics.repetition_quality(extended, existing, truth)
+        summary |= loop_metrics.checks(attempts, extended, existing, truth)
 
     asked = {name: summary[name] for name in LOOP_STAGES} | {"ask": files.read_json(CALLS / "ask.json")}
     costs = {name: stage_cost(section, name, calls) for name, calls in asked.items()}

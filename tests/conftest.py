@@ -12,12 +12,30 @@ os.environ["DVC_NO_ANALYTICS"] = "1"  # a process more for every command
 warm_commands.make_place()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+# Modules whose tests take longest, in the order in which they start; those of CLONE share the clone.
+CLONE = ("test_pipeline.py", "test_sharing.py", "test_docs.py")
+LONGEST = (*CLONE, "test_durability.py", "test_paid_work.py", "test_resume.py", "test_code_digest.py")
+
+
 def pytest_collection_modifyitems(items):
-    """What one process of `pytest -n` runs: a module, for its fixtures; and all that share the clone."""
-    for item in items:
-        shared = "clone" if {"clone", "teammate"} & set(item.fixturenames) else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(shared))
+    """Those that take longest first: at the end nobody waits for them."""
+    order = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """A process of `pytest -n` runs whole modules, for their fixtures, and one of them all that share the clone.
+
+    Not by marks (--dist loadgroup): pytest 9.2 leaves out of a test's id what pytest-xdist 3.8 writes into it.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFixtures(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            module = super()._split_scope(nodeid)
+            return "clone" if module.endswith(CLONE) else module
+
+    return ByFixtures(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltgc.evaluation import ablations
-from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control
+from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control, statistic
 from ltgc.evaluation.tables import detectable, signed, spread
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
@@ -49,9 +49,21 @@ def compared(name: str) -> Callable[[Path], str | None]:
 
     def table(root: Path) -> str | None:
         file = root / ablations.COMPARISONS / f"{name}.json"
-        return both(**files.read_json(file)) if file.exists() else None
+        if not file.exists():
+            return None
+        found = files.read_json(file)
+        text = both(found["compare"], found["paired"])
+        return text + f"\n{accepted(found['loops']['filter'])}\n" if "loops" in found else text
 
     return table
+
+
+def accepted(found: Mapping[str, Any]) -> str:
+    """What the filter did, in one sentence."""
+    right, drawn, kept = (
+        percent(found[f]) for f in ("right_accepted", "wrong_share_drawn", "wrong_share_accepted")
+    )
+    return f"The filter accepted {right} of the right drawings; {drawn} of all were wrong, {kept} of the accepted."
 
 
 def both(compare: Comparison, paired: Comparison) -> str:
@@ -102,7 +114,10 @@ def photo_world(root: Path) -> str | None:
         return None
     parts = []
     for name, world in files.read_json(root / PHOTO_WORLD).items():
-        parts.append(f"**{name.replace('_', ' ')}**\n\n{both(world['compare'], world['paired'])}")
+        text = both(world["compare"], world["paired"])
+        if "filter" in world["loops"]:
+            text += f"\n{accepted(world['loops']['filter'])}\n"
+        parts.append(f"**{name.replace('_', ' ')}**\n\n{text}")
     return "\n".join(parts)
 
 
@@ -125,6 +140,32 @@ def checks(root: Path) -> str | None:
         "repeats among what it drops": percent(repeats["precision"]),
     }
     return markdown("", [""], {name: [value] for name, value in rows.items()})
+
+
+def generations(root: Path) -> str | None:
+    """Our recipe and the filter with other seeds of the language and the text-to-image model."""
+    rows = {}
+    for name in ("default", "generation_1", "generation_2"):
+        file = root / ablations.COMPARISONS / f"{name}.json"
+        if name != "default" and not file.exists():
+            return None
+        found = files.read_json(file) if name != "default" else of_default(root)
+        if found is None or "ltgc_plus" not in found["compare"]:
+            return None
+        ours, seen = (found["compare"]["ltgc_plus"], found["paired"]["ltgc_plus"]), found["loops"]["filter"]
+        rows[name] = [values[metric]["mean"] for values in ours for metric in ("all", "few")]
+        rows[name] += [100 * seen["right_accepted"], 100 * seen["wrong_share_accepted"]]
+    cells = {name: [f"{value:.1f}" for value in values] for name, values in rows.items()}
+    cells["mean±std"] = [spread(statistic(values)) for values in zip(*rows.values(), strict=True)]
+    headings = ["All", "Few", "All, less", "Few, less", "right accepted", "wrong of accepted"]
+    return markdown("llm.seed, t2i.seed", headings, cells)
+
+
+def of_default(root: Path) -> dict[str, Any] | None:
+    if not (root / COMPARE).exists():
+        return None
+    return {name: files.read_json(root / path) for name, path in
+            (("compare", COMPARE), ("paired", PAIRED), ("loops", LOOPS))}  # fmt: skip
 
 
 def percent(share: float) -> str:
@@ -150,6 +191,7 @@ TABLES: dict[str, Callable[[Path], str | None]] = {
     "methods": methods,
     "five_seeds": compared("five_seeds"),
     "domain_gap": compared("domain_gap"),
+    "generations": generations,
     "variants": variants,
     "photo_world": photo_world,
     "checks": checks,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,21 +18,33 @@ from ltgc.pipeline import timing
 ENLARGED_BY = 24 / 224
 
 
+class Predicted(NamedTuple):
+    """What a classifier says of N images, on the CPU."""
+
+    confidences: Tensor  # (N,) float32, the probability of the predicted class
+    labels: Tensor  # (N,) int64
+
+
 @torch.inference_mode()
-def probabilities(
+def predict(
     classifier: Classifier, pixels: Pixels, batch_size: int, ensemble: bool = False, workers: int = 0
-) -> Tensor:
-    """Class probabilities (N, C), float32 on the CPU, of all images in order. ensemble: over five crops.
+) -> Predicted:
+    """The likeliest class of all images in order. ensemble: over five crops.
 
     Where several processes run, each computes its share, and each gets all. workers: as of `pixels.batches`.
+    The probabilities of all classes are not kept: 24,426 images of iNaturalist and 8,142 classes are 800 MB.
     """
     logits = ensembled if ensemble else Classifier.__call__
     requests: list[Request] = [(i, None) for i in devices.share(len(pixels)).split(batch_size) if len(i)]
-    rows = [classifier.head.new_zeros(0, len(classifier.head))]
+    confidences = [classifier.head.new_zeros(0)]
+    labels = [torch.zeros(0, dtype=torch.int64, device=classifier.head.device)]
     with timing.steps:
         for images in batches(pixels, requests, classifier.head.device, workers):
-            rows.append(logits(classifier, images).softmax(-1))
-        return devices.gather(torch.cat(rows), len(pixels)).cpu()
+            confidence, label = logits(classifier, images).softmax(-1).max(-1)
+            confidences.append(confidence)
+            labels.append(label)
+        all_confidences, all_labels = (devices.gather(torch.cat(x), len(pixels)) for x in (confidences, labels))
+        return Predicted(all_confidences.cpu(), all_labels.cpu())
 
 
 def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
@@ -64,7 +78,7 @@ def class_mean_accuracy(
     """
     if not len(labels):
         return None
-    correct = probabilities(classifier, pixels, batch_size, workers=workers).argmax(-1) == labels
+    correct = predict(classifier, pixels, batch_size, workers=workers).labels == labels
     images = labels.bincount()
     accuracies = labels.bincount(correct.double()) / images  # (C,), not a number where there are no images
     return round(100 * accuracies[images > 0].mean().item(), 2)

@@ -17,11 +17,14 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from ltgc.data.truth import Truth
 from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
+from ltgc.evaluation.loop_metrics import checks
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params, side_folder
 from ltgc.pipeline.artifacts.asking import ASK
-from ltgc.pipeline.artifacts.descriptions import EXISTING
+from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
 from ltgc.pipeline.artifacts.results import COMPARE, PAIRED
 from ltgc.pipeline.artifacts.runs import CURVES, MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
@@ -32,7 +35,8 @@ VARIANTS = Path("ablations/variants.yaml")
 RUNS = Path("ablations/runs")
 RESULTS = Path("ablations/results")
 TABLE = Path("metrics/ablations.json")
-COMPARISONS = Path("results")  # <comparison>.json: {"compare": as metrics/compare.json, "paired": as paired.json}
+# <comparison>.json: {"compare": as metrics/compare.json, "paired": as paired.json, "loops": checks of loops.json}
+COMPARISONS = Path("results")
 METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
 LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
 
@@ -140,9 +144,15 @@ def _section(values: Any, sections: Sequence[str]) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def comparison() -> dict[str, Any]:
-    """What the stage compare wrote in the working directory."""
-    return {"compare": files.read_json(COMPARE), "paired": files.read_json(PAIRED)}
+def comparison(truth: Truth | None = None) -> dict[str, Any]:
+    """What the stage compare wrote in the working directory; with a truth, also how right the checks were."""
+    found = {"compare": files.read_json(COMPARE), "paired": files.read_json(PAIRED)}
+    if truth is None:
+        return found
+    attempts = files.read_jsonl(ATTEMPTS, Attempt)
+    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
+    existing = files.read_jsonl(EXISTING, ExistingDescription)
+    return found | {"loops": checks(attempts, extended, existing, truth)}
 
 
 def result(seeds: Sequence[int], method: str = METHOD) -> Result:

@@ -73,6 +73,19 @@ def refinement_chains(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
         yield sorted(chains[key], key=lambda attempt: attempt.round)
 
 
+def checks(
+    attempts: Sequence[Attempt],
+    extended: Sequence[ExtendedDescription],
+    existing: Sequence[ExistingDescription],
+    truth: Truth,
+) -> dict[str, Any]:
+    """How right the two checks are, by what is known of a drawn data set."""
+    return {
+        "filter": filter_quality(attempts, truth),
+        "repetition_check": repetition_quality(extended, existing, truth),
+    }
+
+
 def filter_quality(attempts: Sequence[Attempt], truth: Truth) -> dict[str, Any]:
     """How right CLIP's detection is, over all drawings that were scored.
 

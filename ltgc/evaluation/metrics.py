@@ -11,30 +11,38 @@ from ltgc.pipeline.artifacts.runs import RunMetrics
 from ltgc.pipeline.errors import LTGCError
 
 
-def per_class_accuracy(probabilities: Tensor, labels: Tensor, classes: Sequence[ClassRecord]) -> Tensor:
-    """Accuracy of each class, (C,) float32 in [0, 1]. probabilities: (N, C); labels: (N,).
+def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: Sequence[ClassRecord]) -> Tensor:
+    """Accuracy of each class, (C,) float32 in [0, 1]. predicted, labels: (N,) int64.
 
     Raises LTGCError naming a class without a test image: it has no accuracy, and leaving it out would flatter.
     """
     missing = (torch.bincount(labels, minlength=len(classes)) == 0).nonzero().flatten().tolist()
     if missing:
         raise LTGCError(f"class {classes[missing[0]].name!r} has no test image; add one or remove the class")
-    return multiclass_accuracy(probabilities, labels, num_classes=len(classes), average=None)
+    return multiclass_accuracy(predicted, labels, num_classes=len(classes), average=None)
 
 
-def run_metrics(probabilities: Tensor, labels: Tensor, classes: Sequence[ClassRecord]) -> RunMetrics:
-    """The metrics of one run. probabilities: (N, C) float; labels: (N,) int64; classes by label."""
-    accuracy = per_class_accuracy(probabilities, labels, classes)
+def run_metrics(
+    confidences: Tensor, predicted: Tensor, labels: Tensor, classes: Sequence[ClassRecord]
+) -> RunMetrics:
+    """The metrics of one run. confidences: (N,) float, of what is predicted; predicted, labels: (N,) int64.
+
+    classes: by label.
+    """
+    accuracy = per_class_accuracy(predicted, labels, classes)
     # 1 / 0 is inf, and C / inf is 0: one class that is never right makes the harmonic mean 0.
     harmonic_mean = len(classes) / (1 / accuracy.double()).sum()
-    ece = multiclass_calibration_error(probabilities, labels, num_classes=len(classes), n_bins=15, norm="l1")
+    # Calibration looks at the largest probability alone: here that of two classes, "as predicted" and "another".
+    as_predicted = torch.stack([confidences, torch.zeros_like(confidences)], dim=1)
+    wrong = (predicted != labels).long()
+    ece = multiclass_calibration_error(as_predicted, wrong, num_classes=2, n_bins=15, norm="l1")
 
     def group(shot: ShotGroup) -> float | None:
         members = accuracy[[c.label for c in classes if c.shot == shot]]
         return percent(members.mean()) if len(members) else None
 
     return RunMetrics(
-        all=percent(multiclass_accuracy(probabilities, labels, num_classes=len(classes), average="micro")),
+        all=percent(multiclass_accuracy(predicted, labels, num_classes=len(classes), average="micro")),
         many=group("many"),
         medium=group("medium"),
         few=group("few"),

@@ -61,19 +61,29 @@ def probe_first(
     return place
 
 
+def probed_head(
+    recipe: Recipe, settings: TrainSettings, head: Tensor, logit_scale: float, data: TrainingSet
+) -> Tensor:
+    """The head (C, D) that a probe trains from `head`, on images as the whole run samples them.
+
+    data: its pixels are features (N, D), on the device of the head.
+    """
+    shares = image_shares(recipe, data, settings)
+    prior = torch.zeros(len(data.labels), len(head))
+    if settings.generated.adjust:
+        prior[: data.original] = photo_prior(data.labels, data.drawing, shares, len(head)).log()
+    labels, shares, prior = (tensor.to(head.device) for tensor in (data.labels, shares, prior))
+    return probe.train_head(
+        head, probe.Samples(data.pixels[torch.arange(len(labels))], labels, shares, prior), logit_scale
+    )
+
+
 def _probed(
     recipe: Recipe, settings: TrainSettings, classifier: Classifier, drawings: Sequence[Labelled], inputs: Inputs
 ) -> Tensor:
     photos = inputs.photos("train")
-    features, labels = inputs.features([*photos, *drawings])
-    data = TrainingSet(features, labels, original=len(photos))
-    shares = image_shares(recipe, data, settings)
-    prior = torch.zeros(len(labels), len(classifier.head))
-    if settings.generated.adjust:
-        prior[: len(photos)] = photo_prior(labels, data.drawing, shares, len(classifier.head)).log()
-    device = classifier.head.device
-    samples = probe.Samples(features, labels.to(device), shares.to(device), prior.to(device))
-    return probe.train_head(classifier.head, samples, classifier.logit_scale)
+    data = TrainingSet(*inputs.features([*photos, *drawings]), original=len(photos))
+    return probed_head(recipe, settings, classifier.head, classifier.logit_scale, data)
 
 
 def _validation(inputs: Inputs, classifier: Classifier) -> tuple[Tensor, Tensor]:

@@ -163,6 +163,19 @@ def test_one_round_without_the_check_leaves_fewer_descriptions_and_the_pipelines
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+class AllRight:
+    """A truth by which every drawing is right and no description repeats another."""
+
+    def represents(self, image: bytes, class_name: str) -> bool:
+        return True
+
+    def describes(self, text: str, class_name: str) -> bool:
+        return True
+
+    def repeats(self, existing: list[str], extended: list[str]) -> list[bool]:
+        return [False] * len(extended)
+
+
 def test_a_comparison_trains_no_run_again_that_the_pipeline_has_trained(world, capsys):
     files.write_json(
         ASK,
@@ -176,12 +189,13 @@ def test_a_comparison_trains_no_run_again_that_the_pipeline_has_trained(world, c
         for stage in (extend, templates, generate, quality, train, evaluate, compare):
             stage.main()
         assert {seed: Path(f"models/balancemix/{seed}/run.json").read_bytes() for seed in (0, 1)} == own
-        found = ablations.comparison()
+        found = ablations.comparison(AllRight())
     assert "2 of 2 runs are finished already" in capsys.readouterr().err
     assert world.calls == 0
     runs = [run.all for run in ablations.result([0, 1]).runs]
     assert found["compare"]["balancemix"]["all"]["mean"] == pytest.approx(sum(runs) / 2, abs=0.01)
     assert found["paired"] == {}  # no control among the methods
+    assert found["loops"]["filter"]["right_accepted"] is not None
 
 
 def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):

@@ -15,11 +15,9 @@ def classes(*shots: ShotGroup) -> list[ClassRecord]:
     ]
 
 
-def certain(predictions: list[int], count: int, confidence: float = 1.0) -> torch.Tensor:
-    """Probabilities that name `predictions` with `confidence` and share the rest out."""
-    probabilities = torch.full((len(predictions), count), (1 - confidence) / (count - 1))
-    probabilities[torch.arange(len(predictions)), predictions] = confidence
-    return probabilities
+def certain(predictions: list[int], confidence: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Confidences and labels."""
+    return torch.full((len(predictions),), confidence), torch.tensor(predictions)
 
 
 # Accuracies: class 0 3/4, class 1 1/1, class 2 1/2, class 3 1/5. Right: 6 of 12.
@@ -28,7 +26,7 @@ PREDICTIONS = [0, 0, 0, 1, 1, 2, 0, 3, 0, 0, 1, 2]
 
 
 def test_metrics_are_what_one_works_out_by_hand() -> None:
-    run = metrics.run_metrics(certain(PREDICTIONS, 4, 0.7), LABELS, classes("many", "medium", "few", "few"))
+    run = metrics.run_metrics(*certain(PREDICTIONS, 0.7), LABELS, classes("many", "medium", "few", "few"))
     assert run.all == 50.0  # of images, not of classes: those would give 61.25
     assert run.many == 75.0
     assert run.medium == 100.0
@@ -40,22 +38,22 @@ def test_metrics_are_what_one_works_out_by_hand() -> None:
 
 def test_calibration_error_is_weighted_over_fifteen_bins() -> None:
     # 0.82 and 0.88 share one of ten bins, but not one of fifteen: there too little and too much do not cancel.
-    probabilities = torch.cat([certain([0, 0], 2, 0.82), certain([1, 1, 1, 1], 2, 0.88)])
+    confidences, predicted = torch.tensor([0.82] * 2 + [0.88] * 4), torch.tensor([0, 0, 1, 1, 1, 1])
     labels = torch.tensor([0, 0, 1, 0, 1, 0])
     # 2 of 6 images: |0.82 - 1|; 4 of 6: |0.88 - 0.5|
-    assert metrics.run_metrics(probabilities, labels, classes("many", "few")).ece == 31.33
+    assert metrics.run_metrics(confidences, predicted, labels, classes("many", "few")).ece == 31.33
 
 
 def test_a_class_that_is_never_right_makes_the_harmonic_mean_and_worst_class_zero() -> None:
-    run = metrics.run_metrics(certain([0, 0], 2), torch.tensor([0, 1]), classes("many", "few"))
+    run = metrics.run_metrics(*certain([0, 0]), torch.tensor([0, 1]), classes("many", "few"))
     assert (run.harmonic_mean, run.worst_class, run.all) == (0.0, 0.0, 50.0)
 
 
 def test_a_shot_group_without_classes_has_no_accuracy() -> None:
-    run = metrics.run_metrics(certain([0, 1], 2), torch.tensor([0, 1]), classes("few", "few"))
+    run = metrics.run_metrics(*certain([0, 1]), torch.tensor([0, 1]), classes("few", "few"))
     assert (run.many, run.medium, run.few) == (None, None, 100.0)
 
 
 def test_a_class_without_test_image_is_named() -> None:
     with pytest.raises(LTGCError, match="'class 1' has no test image"):
-        metrics.run_metrics(certain([0, 2], 3), torch.tensor([0, 2]), classes("few", "few", "few"))
+        metrics.run_metrics(*certain([0, 2]), torch.tensor([0, 2]), classes("few", "few", "few"))

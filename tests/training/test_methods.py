@@ -11,7 +11,7 @@ import yaml
 from helpers.paths import ROOT
 from helpers.training_world import COUNTS, NAMES
 
-from ltgc.classifier.inference import ensembled, probabilities
+from ltgc.classifier.inference import ensembled, predict
 from ltgc.classifier.network import Classifier, load_classifier
 from ltgc.clip import pixels
 from ltgc.clip.encoder import Clip
@@ -72,7 +72,10 @@ def test_test_time_ensembling_is_the_mean_of_the_logits_of_five_crops(model: Cli
     crops = [larger[:, :, y : y + 16, x : x + 16] for y, x in [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]]
     expected = sum(network(crop) for crop in crops) / 5
     torch.testing.assert_close(ensembled(network, images), expected)
-    torch.testing.assert_close(probabilities(network, images, batch_size=1, ensemble=True), expected.softmax(1))
+    confidences, labels = expected.softmax(1).max(1)
+    found = predict(network, images, batch_size=1, ensemble=True)
+    torch.testing.assert_close(found.confidences, confidences)
+    assert torch.equal(found.labels, labels)
 
 
 def test_the_switch_ensembles_every_method(root: Path) -> None:
