@@ -1,7 +1,7 @@
 # make repro   set everything up and run the whole pipeline on the embedded default
 # make results the same, then what takes hours (five seeds, ablations; with PHOTOS=folder real photos), and docs/results.md
 # make test    set everything up and run the tests
-# make stress  a hundred kills at random moments, and FUZZ examples of each fuzzed property (100,000: an hour or more)
+# make stress  a hundred kills at random moments, and FUZZ examples of each fuzzed property
 PYTHON ?= python3
 BIN := .venv/bin
 # Stages run as `python -m stages.<name>`: the environment's python has to come first.

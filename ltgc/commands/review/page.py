@@ -95,9 +95,8 @@ def _write(verdict: Verdict) -> int:
     try:
         rows = {row.key: row for row in _rows()}
         if verdict.verdict == "undo":
-            rows = {
-                key: row for key, row in rows.items() if key != (verdict.item, verdict.class_name, verdict.which)
-            }
+            undone = verdict.item, verdict.class_name, verdict.which
+            rows = {key: row for key, row in rows.items() if key != undone}
         else:
             row = ReviewRow.model_validate(verdict.model_dump())
             review.check(row)
