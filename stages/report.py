@@ -6,7 +6,7 @@ python -m stages.report
 import csv
 
 from ltgc.data.roots import image_root
-from ltgc.evaluation.comparison import read_results
+from ltgc.evaluation.comparison import control, read_results
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.dataset import CLASSES, FINDINGS, MANIFEST, ClassRecord, Finding, ImageRecord
@@ -29,9 +29,8 @@ from ltgc.pipeline.artifacts.drawings import (
 from ltgc.pipeline.artifacts.results import COMPARE, COST, FIG6, FIG7, LOOPS, PAIRED, QUALITY, REPORT, SCORES_PLOT
 from ltgc.pipeline.artifacts.runs import PREDICTIONS, Prediction
 from ltgc.pipeline.terminal import console
-from ltgc.report import page, provenance
+from ltgc.report import answers, page, provenance
 from ltgc.report.inputs import Inputs
-from ltgc.report.style import BASELINE, OURS
 
 
 def main() -> None:
@@ -39,6 +38,7 @@ def main() -> None:
     results = read_results(section.methods, section.seeds)
     with SCORES_PLOT.open(newline="", encoding="utf-8") as file:
         scores = list(csv.DictReader(file))
+    comparison = files.read_json(COMPARE)
     inputs = Inputs(
         params=params.PARAMS.read_text(encoding="utf-8"),
         source=section.data.source,
@@ -51,13 +51,13 @@ def main() -> None:
         extended=files.read_jsonl(EXTENDED, ExtendedDescription),
         templates=files.read_jsonl(TEMPLATES, ClassTemplate),
         attempts=files.read_jsonl(ATTEMPTS, Attempt),
-        comparison=files.read_json(COMPARE),
+        comparison=comparison,
         paired=files.read_json(PAIRED),
         asked=files.read_record(ASK, AskMetrics),
         results=results,
         predictions={
             method: [files.read_csv(PREDICTIONS / method / f"{seed}.csv", Prediction) for seed in section.seeds]
-            for method in (BASELINE, OURS)
+            for method in answers.pair(comparison, control(comparison)) or ()
             if method in results.runs
         },
         loops=files.read_json(LOOPS),

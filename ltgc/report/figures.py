@@ -17,11 +17,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ltgc.data import images
 from ltgc.pipeline.artifacts.dataset import ClassRecord
 from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.report.answers import Pair
 from ltgc.report.style import (
-    BASELINE,
     METHOD_STYLES,
     OTHER_STYLE,
-    OURS,
     SHOT_COLOURS,
     VERDICT_COLOURS,
     method_name,
@@ -61,7 +60,9 @@ def counts(classes: Sequence[ClassRecord]) -> Markup:
     return _svg(figure, "Training images of each class")
 
 
-def accuracy(classes: Sequence[ClassRecord], accuracies: Mapping[str, Mapping[int, float]]) -> Markup:
+def accuracy(
+    classes: Sequence[ClassRecord], accuracies: Mapping[str, Mapping[int, float]], pair: Pair | None
+) -> Markup:
     """Test accuracy of each class and method, classes by their training images, as SVG.
 
     accuracies: method -> label -> percent. Many classes have no room for names: then the axis is their count, log.
@@ -76,9 +77,9 @@ def accuracy(classes: Sequence[ClassRecord], accuracies: Mapping[str, Mapping[in
             own = [rank for rank, c in enumerate(order) if c.shot == shot]
             if own:
                 axes.axvspan(own[0] - 0.5, own[-1] + 0.5, color=colour, alpha=0.08, lw=0)
-        if {BASELINE, OURS} <= set(accuracies):
+        if pair and set(pair) <= set(accuracies):
             for rank, c in enumerate(order):
-                ends = [accuracies[method].get(c.label, math.nan) for method in (BASELINE, OURS)]
+                ends = [accuracies[method].get(c.label, math.nan) for method in pair]
                 axes.plot([rank, rank], ends, color=INK, lw=1, alpha=0.5, zorder=2)
         axes.set_xlim(-0.5, len(order) - 0.5)
     else:

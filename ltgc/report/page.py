@@ -30,6 +30,7 @@ def page(inputs: Inputs) -> str:
     """The HTML of the report. Raises LTGCError naming an image that is not there or cannot be read."""
     accuracy = sections.mean_accuracy(inputs.results.accuracies)
     against = control(inputs.comparison)
+    pair = answers.pair(inputs.comparison, against)
     thumbs = Thumbnails()
     entries = fold_outs.fold_outs(inputs, thumbs, thumbnails.BUDGET)
     thumbs.allow(thumbnails.GALLERY)
@@ -45,24 +46,24 @@ def page(inputs: Inputs) -> str:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             style=style,
             metrics=METRICS,
-            rows=sections.comparison_rows(inputs.comparison),
+            rows=sections.comparison_rows(inputs.comparison, against),
             control=against,
-            answers=answers.answers(inputs.comparison, inputs.paired, against, inputs.classes, accuracy),
+            pair=pair,
+            answers=answers.answers(pair, inputs.paired, inputs.classes, accuracy),
             looked_for=sections.looked_for(yaml.safe_load(inputs.params)["data"]),
             gallery=gallery,
             fold_out_classes=len(selection.filled(inputs)),
-            verdict=sections.verdict(inputs.comparison),
             shots=sections.shot_rows(inputs.classes),
             findings=sections.findings(inputs.findings),
             counts_figure=figures.counts(inputs.classes),
-            accuracy_figure=figures.accuracy(inputs.classes, accuracy) if accuracy else None,
+            accuracy_figure=figures.accuracy(inputs.classes, accuracy, pair) if accuracy else None,
             scores_figure=figures.scores(inputs.scores),
             accuracy=accuracy,
-            gains={c.label: sections.gain(accuracy, c.label) for c in inputs.classes},
+            gains={c.label: sections.gain(accuracy, c.label, pair) for c in inputs.classes},
             drawn={label: len(own) for label, own in selection.accepted(inputs.attempts).items()},
             steps=sections.flow(inputs.loops),
             rounds=sections.rounds(inputs.attempts),
-            confusions=sections.confusions(inputs.classes, inputs.predictions),
+            confusions=sections.confusions(inputs.classes, inputs.predictions, pair),
             fold_outs=entries,
             shown={entry["c"].label for entry in entries},
             descriptions_shown=fold_outs.DESCRIPTIONS,

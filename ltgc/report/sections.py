@@ -9,55 +9,29 @@ from ltgc.evaluation.comparison import LOWER_IS_BETTER, Comparison, best, statis
 from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding
 from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.pipeline.artifacts.runs import ClassAccuracy, Prediction
+from ltgc.report.answers import Pair
 from ltgc.report.selection import by_label
-from ltgc.report.style import BASELINE, OURS, SHOT_COLOURS
+from ltgc.report.style import SHOT_COLOURS
 
 FINDINGS_SHOWN = 200  # of a kind
 PAIRS_SHOWN = 12  # confusions mended, and made
 
 
-def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row a method: its name and a cell a metric, with the difference to CLIP fine-tune in points."""
+def comparison_rows(comparison: Comparison, control: str | None) -> list[dict[str, Any]]:
+    """One row a method: its name and a cell a metric, with the difference to the control in points."""
     rows = []
     for method, metrics in comparison.items():
         cells = []
         for metric, value in metrics.items():
-            base = comparison[BASELINE][metric]["mean"] if BASELINE in comparison else None
+            base = comparison[control][metric]["mean"] if control else None
             mean = value["mean"]
-            difference = None if method == BASELINE or mean is None or base is None else mean - base
+            difference = None if method == control or mean is None or base is None else mean - base
             better = difference is not None and (difference < 0) == (metric in LOWER_IS_BETTER)
             cells.append(
                 value | {"best": method in best(comparison, metric), "difference": difference, "better": better}
             )
         rows.append({"method": method, "cells": cells})
     return rows
-
-
-def verdict(comparison: Comparison) -> list[dict[str, Any]]:
-    """BalanceMix against CLIP fine-tune on few and all, the claim of the paper; [] if one of them was not run.
-
-    `leaders`: the methods that are best, where BalanceMix is not one of them.
-    """
-    if not {OURS, BASELINE} <= set(comparison):
-        return []
-    sentences = []
-    for metric, words in (("few", "few-shot classes"), ("all", "all test images")):
-        ours, base = comparison[OURS][metric], comparison[BASELINE][metric]
-        if ours["mean"] is None or base["mean"] is None:
-            continue
-        difference = ours["mean"] - base["mean"]
-        leaders = sorted(best(comparison, metric))
-        sentences.append(
-            {
-                "words": words,
-                "ours": ours,
-                "difference": difference,
-                "beyond_spread": abs(difference) > (ours["std"] or 0) + (base["std"] or 0),
-                "leaders": [] if OURS in leaders else leaders,
-                "best": comparison[leaders[0]][metric],
-            }
-        )
-    return sentences
 
 
 def shot_rows(classes: Sequence[ClassRecord]) -> list[dict[str, Any]]:
@@ -150,23 +124,23 @@ def rounds(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
 
 
 def confusions(
-    classes: Sequence[ClassRecord], predictions: Mapping[str, Sequence[Sequence[Prediction]]]
+    classes: Sequence[ClassRecord], predictions: Mapping[str, Sequence[Sequence[Prediction]]], pair: Pair | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Pairs (class, what it is taken for) that BalanceMix mends and makes against CLIP fine-tune, largest first.
+    """What ours mends and makes against the control: pairs (class, what it is taken for), largest first.
 
     predictions: method -> predictions of each seed. Counts are test images a seed. {} where one method is absent.
     """
-    if not {BASELINE, OURS} <= set(predictions):
+    if pair is None or not set(pair) <= set(predictions):
         return {}
     names = {c.label: c for c in classes}
-    counts = {method: _confused(predictions[method]) for method in (BASELINE, OURS)}
+    counts_before, counts_after = _confused(predictions[pair.control]), _confused(predictions[pair.ours])
     rows: list[dict[str, Any]] = []
-    for pair in sorted(set(counts[BASELINE]) | set(counts[OURS])):
-        before, after = counts[BASELINE].get(pair, 0.0), counts[OURS].get(pair, 0.0)
+    for label, taken_for in sorted(set(counts_before) | set(counts_after)):
+        before, after = (counts.get((label, taken_for), 0.0) for counts in (counts_before, counts_after))
         rows.append(
             {
-                "c": names[pair[0]],
-                "taken_for": names[pair[1]],
+                "c": names[label],
+                "taken_for": names[taken_for],
                 "before": before,
                 "after": after,
                 "change": after - before,
@@ -196,7 +170,7 @@ def mean_accuracy(accuracies: Mapping[str, Sequence[ClassAccuracy]]) -> dict[str
     return means
 
 
-def gain(accuracy: Mapping[str, Mapping[int, float]], label: int) -> float | None:
-    """Points that BalanceMix gains on a class against CLIP fine-tune; None where one of them has no figure."""
-    values = [accuracy.get(method, {}).get(label) for method in (OURS, BASELINE)]
-    return None if values[0] is None or values[1] is None else values[0] - values[1]
+def gain(accuracy: Mapping[str, Mapping[int, float]], label: int, pair: Pair | None) -> float | None:
+    """Points that ours gains on a class against the control; None where one of them has no figure."""
+    values = [accuracy.get(method, {}).get(label) for method in pair or ()]
+    return values[0] - values[1] if values and values[0] is not None and values[1] is not None else None

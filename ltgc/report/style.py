@@ -16,12 +16,12 @@ METHODS = {
     "ltgc_lift": "LTGC with LIFT",
     "lmm": "Vision model, asked",
 }
-RECIPE = "ltgc_plus"  # what the page opens with, where it ran
-BASELINE, OURS = "clip_finetune", "balancemix"  # the pair that the verdict and the confusions are about
+# The first of them that ran is what the page is about, held against the control.
+OURS = ("ltgc_plus", "balancemix")
 
 SHOT_COLOURS = {"many": "#4c8bf5", "medium": "#8e6bd8", "few": "#e0663f"}
 VERDICT_COLOURS = {"real": "#9aa0a6", "accepted": "#2f9e62", "turned down": "#d0574a"}
-# Drawn in colour: the pair and our recipe. The others stay in the background.
+# Drawn in colour: BalanceMix, our recipe and the usual controls. The others stay in the background.
 METHOD_STYLES: dict[str, dict[str, Any]] = {
     "clip_zero_shot": {"color": "#9aa0a6", "marker": "x"},
     "clip_zero_shot_names": {"color": "#9aa0a6", "marker": "1"},
@@ -30,7 +30,7 @@ METHOD_STYLES: dict[str, dict[str, Any]] = {
     "balanced_sample": {"color": "#9aa0a6", "marker": "_"},
     "mixup": {"color": "#9aa0a6", "marker": "|"},
     "balancemix": {"color": "#e0663f", "marker": "D", "zorder": 4},
-    "balanced_photos": {"color": "#9aa0a6", "marker": "3"},
+    "balanced_photos": {"color": "#1a5fd0", "marker": "s", "zorder": 3},
     "ltgc_plus": {"color": "#2f9e62", "marker": "P", "zorder": 4},
     "lift": {"color": "#9aa0a6", "marker": "1"},
     "ltgc_lift": {"color": "#9aa0a6", "marker": "2"},

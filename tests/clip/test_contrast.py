@@ -29,10 +29,10 @@ TEXT = {
     COLUMBINE: "five pointed {} petals, a yellow centre and toothed leaves",
     POPPY: "four rounded red petals, a black {} and feathery leaves",
 }
-# Thirty descriptions of each: one columbine in five is yellow; the others, as all in the photos, are white.
+# Forty descriptions of each: one columbine in five is yellow; the others, as all in the photos, are white.
 SAID = {
-    COLUMBINE: [TEXT[COLUMBINE].format("yellow" if i % 5 == 0 else "white") for i in range(30)],
-    POPPY: [TEXT[POPPY].format(("centre", "eye")[i % 2]) for i in range(30)],
+    COLUMBINE: [TEXT[COLUMBINE].format("yellow" if i % 5 == 0 else "white") for i in range(40)],
+    POPPY: [TEXT[POPPY].format(("centre", "eye")[i % 2]) for i in range(40)],
 }
 
 
@@ -124,18 +124,18 @@ def test_a_description_with_another_classs_feature_is_refused_however_well_it_is
 
 
 def test_one_in_twenty_others_makes_a_consensus_and_its_own_original_does_not_count() -> None:
-    said = {0: ["white petals"] * 38 + ["yellow petals"] * 2, 1: ["yellow and white petals"] * 30}
+    said = {0: ["white petals"] * 57 + ["yellow petals"] * 3, 1: ["yellow and white petals"] * 30}
     words = Vocabulary([Subject(d.label, d.features, d.index) for d in descriptions(said)])  # type: ignore[union-attr]
-    assert words.consensus(Subject(0, "yellow petals", 99)) == 2 / 40 == CONSENSUS
-    assert words.consensus(Subject(0, "yellow petals", 39)) == 1 / 39
-    assert words.consensus(Subject(0, "white petals", 39)) == 38 / 39  # a refinement of the same description
+    assert words.consensus(Subject(0, "yellow petals", 99)) == 3 / 60 == CONSENSUS
+    assert words.consensus(Subject(0, "yellow petals", 59)) == 2 / 59
+    assert words.consensus(Subject(0, "white petals", 59)) == 57 / 59  # a refinement of the same description
     assert words.consensus(Subject(0, "mottled petals", 99)) == 1.0  # a word that nobody else uses
 
 
 def test_few_other_descriptions_make_no_consensus_and_none_is_asked_of_a_photo() -> None:
-    said = {0: ["white petals"] * 20, 1: ["yellow petals"] * 30}
+    said = {0: ["white petals"] * 59, 1: ["yellow petals"] * 30}
     words = Vocabulary([Subject(d.label, d.features, d.index) for d in descriptions(said)])  # type: ignore[union-attr]
-    assert words.consensus(Subject(0, "yellow petals", 3)) is None  # nineteen others
+    assert words.consensus(Subject(0, "yellow petals", 3)) is None  # 58 others
     assert words.consensus(Subject(0, "yellow petals", 99)) == 0
     assert words.consensus(Subject(1, "white petals", "a/photo.png")) is None
     assert words.consensus(Subject(1)) is None
