@@ -82,7 +82,7 @@ def test_the_page_shows_each_class_what_it_cost_and_what_the_whole_will_cost(wor
     change(filter={"scorer": "probability", "threshold": 0.0})
     preview.main(2, open_browser=False)
     html = preview.PAGE.read_text()
-    assert html.count('<details class="class"') == 2 and "2 of 4 tail classes" in html
+    assert html.count('<details class="class" open') == 2 and "2 of 4 tail classes" in html
     assert "The names of the other 3 classes stand in for their templates." in html
     drawings = (TARGET - 2) + (TARGET - 4)
     assert html.count('alt="generated: ') == drawings and html.count('alt="original of ') == 2 + 4
