@@ -156,7 +156,8 @@ def test_the_command_serves_this_machine_alone(finished, monkeypatch, capfd):
     finally:
         servers[0].should_exit = True
         thread.join()
-    assert f"http://127.0.0.1:{port}/: verdicts go into review.csv" in capfd.readouterr().err
+    said = capfd.readouterr().err.split()
+    assert f"http://127.0.0.1:{port}/" in said and "review.csv" in said
     assert [row.verdict for row in rows()] == ["reject"]
 
 

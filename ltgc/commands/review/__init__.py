@@ -23,7 +23,7 @@ def main(port: int, open_browser: bool) -> None:
     app = page.make_app(doubts.read())
     with socket.create_server(("127.0.0.1", port)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        console.print(f"{address}: verdicts go into {REVIEW} at once; end with Ctrl-C, then run `dvc repro`")
+        console.print(f"verdicts go into {REVIEW} at once; end with Ctrl-C, then run `dvc repro`; open {address}")
         if open_browser:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
