@@ -16,7 +16,6 @@ from ltgc.pipeline import files, params, pins, stage
 from ltgc.pipeline.artifacts.code import CODE
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, TEMPLATES
-from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, DROPPED
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import Method
@@ -24,7 +23,7 @@ from ltgc.pipeline.terminal import console
 from ltgc.training import runs
 from ltgc.training.runs import RunId
 
-INPUTS = [CODE / "train.txt", MANIFEST, CLASSES, EXISTING, EXTENDED, TEMPLATES, ATTEMPTS, ACCEPTED, DROPPED]
+INPUTS = [CODE / "train.txt", MANIFEST, CLASSES, EXISTING, EXTENDED, TEMPLATES, *runs.DRAWINGS]
 
 
 def main(method: str = "", seed: str = "") -> None:

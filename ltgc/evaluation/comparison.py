@@ -13,6 +13,7 @@ from ltgc.evaluation import uncertainty
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import AskMetrics
 from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, ClassAccuracy, Prediction, RunMetrics
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS
 
 # metric -> heading; all in percent
 METRICS = {
@@ -26,8 +27,6 @@ METRICS = {
 }
 LOWER_IS_BETTER = frozenset({"ece"})
 LMM = "lmm"  # the vision model, asked directly (Table 3)
-# Methods that see no drawing. The best of them is the control, which a gain by drawings is measured against.
-CONTROLS = ("clip_zero_shot", "clip_zero_shot_names", "clip_finetune", "balanced_photos", "lift")
 
 # {"mean": ..., "std": ...}; both None where the group has no class, std None where there was one run and no seed.
 # Of a difference also "margin": half of its 95 % interval (ltgc/evaluation/uncertainty.py), None where unknown.
@@ -99,7 +98,7 @@ def control(comparison: Comparison) -> str | None:
 
     It is picked by the very test images that the others are then held against: that favours the control.
     """
-    ran = [method for method in CONTROLS if method in comparison]
+    ran = [method for method in WITHOUT_DRAWINGS if method in comparison]
     return max(ran, key=lambda method: comparison[method]["all"]["mean"] or 0.0, default=None)
 
 

@@ -14,7 +14,7 @@ from ltgc.classifier.inference import class_mean_accuracy
 from ltgc.classifier.network import Classifier
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, TrainSettings
 from ltgc.pipeline.terminal import console
 from ltgc.training import interpolation, losses
 from ltgc.training.first_head import probe_first, weigh_drawings
@@ -37,7 +37,8 @@ def fit(
     """
     recipe = METHODS[run_id.method]
     settings = train_settings.of(run_id.method)
-    photos, drawings = inputs.photos("train"), inputs.drawings(settings.generated)
+    photos = inputs.photos("train")
+    drawings = [] if run_id.method in WITHOUT_DRAWINGS else inputs.drawings(settings.generated)
     run = Run(
         method=run_id.method,
         seed=run_id.seed,

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltgc.pipeline import files
+from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, DROPPED
 from ltgc.pipeline.artifacts.runs import CURVES, MODELS, Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.sections import Params
-from ltgc.pipeline.settings.training import Method
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, Method
 
+DRAWINGS = (ATTEMPTS, ACCEPTED, DROPPED)
 CHECKPOINTS = Path(".checkpoints")  # of runs that were killed
 ASIDE = CHECKPOINTS / "aside"  # finished runs that others replaced, by their keys; may be deleted at any time
 # Where and how fast a run is trained, and not what comes out of it but for rounding.
@@ -60,9 +62,17 @@ class RunId:
 
 
 def key_of(method: Method, seed: int, section: Params, inputs: Mapping[str, str]) -> str:
-    """The key of a run. section: with `clip` and `train`; inputs: a digest of each file and of the code."""
+    """The key of a run. section: with `clip` and `train`; inputs: a digest of each file and of the code.
+
+    Other drawings make no other run of a method that is trained on photos alone.
+    """
+    read = {
+        path: digest
+        for path, digest in inputs.items()
+        if method not in WITHOUT_DRAWINGS or Path(path) not in DRAWINGS
+    }
     train = section.train.of(method).model_dump(mode="json", exclude=IRRELEVANT)
-    determining = [method, seed, section.clip.model_dump(mode="json"), train, dict(inputs)]
+    determining = [method, seed, section.clip.model_dump(mode="json"), train, read]
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:32]
 
 

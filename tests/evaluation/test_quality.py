@@ -110,8 +110,8 @@ def test_contaminated_images_are_left_out_of_training_where_params_say_so(
     run(world, monkeypatch, duplicate_distance=4, duplicate_cosine=0.95, drop_contaminated=True)
     dropped = files.read_csv(DROPPED, Contamination)
     assert len(dropped) == 2
-    train.main("clip_zero_shot", "0")
-    trained = json.loads((MODELS / "clip_zero_shot" / "0" / "run.json").read_text())
+    train.main("balanced_sample", "0")
+    trained = json.loads((MODELS / "balanced_sample" / "0" / "run.json").read_text())
     assert trained["generated"] == training_world.COUNTS[2][3] - 2
 
 

@@ -20,7 +20,7 @@ from ltgc.pipeline.artifacts.dataset import MANIFEST, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, TrainSettings
 from ltgc.training.methods import METHODS
 from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
@@ -47,6 +47,11 @@ def test_the_lift_pair_differs_in_what_it_draws_and_in_nothing_else() -> None:
     assert own.of("lift") == own.of("ltgc_lift") != own.of("balancemix")
     assert (ltgc_lift.i, ltgc_lift.j) == (balancemix.i, balancemix.j)
     assert lift.i and (lift.i.data, lift.j) == ("original", None)
+
+
+def test_methods_without_drawings_are_those_that_sample_none() -> None:
+    sampled = {name: {s.data for s in (recipe.i, recipe.j) if s} for name, recipe in METHODS.items()}
+    assert {name for name, data in sampled.items() if data <= {"original"}} == set(WITHOUT_DRAWINGS)
 
 
 def test_a_methods_own_settings_go_before_the_common_ones() -> None:

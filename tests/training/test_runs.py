@@ -17,6 +17,7 @@ from helpers.paths import ROOT
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import MANIFEST
 from ltgc.pipeline.artifacts.descriptions import TEMPLATES
+from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.training import fit, runs
 from stages.train import main as train_stage
@@ -147,6 +148,18 @@ def test_a_run_is_trained_again_where_something_it_is_trained_from_has_changed(
     else:
         train_stage("balancemix", "0")
     assert len(trained) == (1 if change == "CLIP" else 2)
+
+
+def test_other_drawings_train_no_run_again_that_is_trained_on_photos_alone(
+    root: Path, trained: list[tuple[str, int]]
+) -> None:
+    change_params(root, methods=["clip_finetune", "balancemix"], seeds=[0])
+    train_stage()
+    run = files.read_record(root / "models/clip_finetune/0/run.json", Run)
+    assert run.original and not run.generated
+    another_drawing(root)
+    train_stage()
+    assert trained[2:] == [("balancemix", 0)]
 
 
 @pytest.mark.parametrize("key", ["workers", "checkpoint_steps"])

@@ -19,6 +19,14 @@ Method = Literal[
     "lift",
     "ltgc_lift",
 ]
+# Methods that are trained on photos alone, or on nothing (ltgc/training/methods.py).
+WITHOUT_DRAWINGS: tuple[Method, ...] = (
+    "clip_zero_shot",
+    "clip_zero_shot_names",
+    "clip_finetune",
+    "balanced_photos",
+    "lift",
+)
 
 
 class LoraSettings(Section):
