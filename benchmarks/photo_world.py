@@ -60,9 +60,6 @@ class Truth:
     def describes(self, text: str, class_name: str) -> bool:
         return True  # the endpoint's descriptions are of photos of the class
 
-    def repeats(self, existing: list[str], extended: list[str]) -> list[bool]:
-        raise NotImplementedError
-
 
 def png_text(image: bytes) -> dict[str, str]:
     with Image.open(io.BytesIO(image)) as opened:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltgc.data import images
-from ltgc.data.truth import Truth
+from ltgc.data.truth import DrawingTruth, Truth
 from ltgc.pipeline.artifacts.dataset import ClassRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt, RealScore
@@ -86,7 +86,7 @@ def checks(
     }
 
 
-def filter_quality(attempts: Sequence[Attempt], truth: Truth) -> dict[str, Any]:
+def filter_quality(attempts: Sequence[Attempt], truth: DrawingTruth) -> dict[str, Any]:
     """How right CLIP's detection is, over all drawings that were scored.
 
     precision, recall: of finding the wrong drawings, those that do not represent their class; a drawing is flagged
