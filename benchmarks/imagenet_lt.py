@@ -37,6 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import numpy as np
 import psutil
 import yaml
+from completions import completion
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -281,19 +282,7 @@ def chat(request: dict[str, Any]) -> dict[str, Any]:
     content = request["messages"][-1]["content"]
     text = content if isinstance(content, str) else " ".join(p["text"] for p in content if p["type"] == "text")
     seen = "" if isinstance(content, str) else next(p["image_url"]["url"] for p in content if p["type"] != "text")
-    reply = answer(text, hashlib.sha256(seen.encode()).hexdigest())
-    usage = {"prompt_tokens": len(text) // 4, "completion_tokens": len(reply) // 4}
-    usage["total_tokens"] = sum(usage.values())
-    message = {"role": "assistant", "content": reply, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [choice],
-        "usage": usage,
-    }
+    return completion(text, answer(text, hashlib.sha256(seen.encode()).hexdigest()))
 
 
 def answer(text: str, seen: str) -> str:

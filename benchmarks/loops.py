@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import openai
+from completions import completion
 from langchain_core.messages import HumanMessage
 from PIL import Image
 from rich.console import Console
@@ -100,18 +101,7 @@ def reply(question: str) -> dict[str, Any]:
         )
         lines = (entry.format(i, name, 7 * i, 3 * i) for i in range(1, DESCRIPTIONS + 1))
         text = "\n".join(lines)
-    message = {"role": "assistant", "content": text, "refusal": None}
-    usage = {"prompt_tokens": len(question) // 4, "completion_tokens": len(text) // 4}
-    usage["total_tokens"] = sum(usage.values())
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [choice],
-        "usage": usage,
-    }
+    return completion(question, text)
 
 
 async def serve(latency: str) -> None:

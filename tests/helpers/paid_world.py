@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import math
 import os
 import random
@@ -22,9 +23,7 @@ from PIL import Image
 
 from helpers import warm_commands
 from helpers.paths import ROOT, link_prompts
-from helpers.photo_folders import image_record
-from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
+from helpers.photo_folders import few_photos
 
 SPECIES = {"Papaver dubium": 4, "Aquilegia pubescens": 5, "Daucus carota": 3, "Linum perenne": 4}
 TARGET = 14
@@ -126,17 +125,13 @@ def small_world(folder: Path, base_url: str) -> None:
     link_prompts(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     rng = random.Random(0)
-    classes, images = [], []
-    for label, (name, count) in enumerate(SPECIES.items()):
-        slug = class_slug(label, name)
-        classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
-        for i in range(count):
-            path = folder / f"photos/{slug}/{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(path)
-            images.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
-    files.write_records_csv(folder / CLASSES, classes, ClassRecord)
-    files.write_records_csv(folder / MANIFEST, images, ImageRecord)
+
+    def photo(label: int, number: int) -> bytes:
+        file = io.BytesIO()
+        Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((64, 64)).save(file, "PNG")
+        return file.getvalue()
+
+    few_photos(folder, SPECIES, photo)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

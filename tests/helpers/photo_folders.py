@@ -1,5 +1,6 @@
 """Folders of small photos, the section of params.yaml that reads them, and the manifest that lists them."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -7,7 +8,7 @@ from PIL import Image
 from ltgc.data import images
 from ltgc.data.dataset import Dataset
 from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import ImageRecord, Split
+from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, Split, class_slug
 from ltgc.pipeline.settings.data import DataSettings
 
 
@@ -42,6 +43,21 @@ def image_record(root: Path, path: str, label: int, class_name: str, split: Spli
     """What prepare lists of the image that is at `path` below `root`; some hash if none is there."""
     hash = images.content_hash((root / path).read_bytes() if (root / path).exists() else b"")
     return ImageRecord(path=path, label=label, class_name=class_name, split=split, hash=hash)
+
+
+def few_photos(folder: Path, counts: Mapping[str, int], photo: Callable[[int, int], bytes]) -> None:
+    """Write what prepare would of few-shot classes: PNG photos, photo(label, number), and the lists of them."""
+    classes, listed = [], []
+    for label, (name, count) in enumerate(counts.items()):
+        slug = class_slug(label, name)
+        classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
+        for number in range(count):
+            path = folder / f"photos/{slug}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo(label, number))
+            listed.append(image_record(folder / "photos", f"{slug}/{number}.png", label, name))
+    files.write_records_csv(folder / CLASSES, classes, ClassRecord)
+    files.write_records_csv(folder / MANIFEST, listed, ImageRecord)
 
 
 def list_again(manifest: Path, root: Path) -> None:

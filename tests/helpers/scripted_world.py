@@ -10,10 +10,8 @@ import yaml
 from helpers import training_world
 from helpers.openai_server import Script, said
 from helpers.paths import ROOT, link_prompts
-from helpers.photo_folders import image_record
+from helpers.photo_folders import few_photos
 from helpers.server_settings import png
-from ltgc.pipeline import files
-from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, class_slug
 from stages import describe, extend, generate, templates
 
 STAGES = (describe, extend, templates, generate)
@@ -50,17 +48,7 @@ def build(folder: Path, script: Script, counts: dict[str, int], target: int) -> 
     values["filter"] |= {"scorer": "cosine", "threshold": -1.0, "offset": 0.0, "max_refinements": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     link_prompts(folder)
-    classes, photos = [], []
-    for label, (name, count) in enumerate(counts.items()):
-        slug = class_slug(label, name)
-        classes.append(ClassRecord(label=label, name=name, slug=slug, train=count, val=0, test=1, shot="few"))
-        for i in range(count):
-            path = folder / f"photos/{slug}/{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png(f"#{label}{i}0000"))
-            photos.append(image_record(folder / "photos", f"{slug}/{i}.png", label, name))
-    files.write_records_csv(folder / CLASSES, classes, ClassRecord)
-    files.write_records_csv(folder / MANIFEST, photos, ImageRecord)
+    few_photos(folder, counts, lambda label, number: png(f"#{label}{number}0000"))
     script.chat, script.image = answer, paint
 
 
