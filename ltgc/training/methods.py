@@ -85,4 +85,7 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
+    # Methods of several phases (ltgc/training/systems); the second of a pair has the drawings as well.
+    "lpt": Recipe(Sampling("original", CLASS_BALANCED)),
+    "ltgc_lpt": Recipe(BOTH, needs_generated=True),
 }

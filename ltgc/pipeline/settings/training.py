@@ -18,6 +18,8 @@ Method = Literal[
     "ltgc_plus",
     "lift",
     "ltgc_lift",
+    "lpt",
+    "ltgc_lpt",
 ]
 # Methods that are trained on photos alone, or on nothing (ltgc/training/methods.py).
 WITHOUT_DRAWINGS: tuple[Method, ...] = (
@@ -26,6 +28,7 @@ WITHOUT_DRAWINGS: tuple[Method, ...] = (
     "clip_finetune",
     "balanced_photos",
     "lift",
+    "lpt",
 )
 
 
@@ -38,6 +41,10 @@ class LoraSettings(Section):
 
 class AdaptFormerSettings(Section):
     bottleneck: Positive
+
+
+class PromptsSettings(Section):
+    length: Positive
 
 
 class LossSettings(Section):
@@ -74,9 +81,10 @@ class TrainSettings(Section):
     weight_decay: float = Field(ge=0)
     grad_clip: float = Field(ge=0)
     beta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    tuning: Literal["lora", "adaptformer", "linear_probe", "full"]
+    tuning: Literal["lora", "adaptformer", "prompts", "linear_probe", "full"]
     lora: LoraSettings
     adaptformer: AdaptFormerSettings
+    prompts: PromptsSettings
     head: Literal["cosine", "linear"]
     head_init: Literal["templates", "class_names", "descriptions", "class_means", "random"]
     probe_first: bool

@@ -1,0 +1,9 @@
+"""Methods that need more than a row of METHODS."""
+
+from __future__ import annotations
+
+from ltgc.pipeline.settings.training import Method
+from ltgc.training.phases import System
+from ltgc.training.systems import lpt
+
+SYSTEMS: dict[Method, System] = {"lpt": lpt.phases, "ltgc_lpt": lpt.phases}
