@@ -1,37 +1,17 @@
-"""Classifiers whose logits come from more than the head: file in a run's folder -> the branch that it holds.
-
-A branch knows its file: whoever loads a run needs no name of a method.
-"""
+"""The branches that a classifier may have, how they are saved, and how a run's folder is found to hold one."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, Self
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
+from ltgc.classifier.branch import Branch
+from ltgc.classifier.memory import Memory
+from ltgc.classifier.sentences import Sentences
 from ltgc.clip.encoder import Clip
 
-
-class Branch(nn.Module, ABC):
-    file: ClassVar[str]  # below the model's folder
-
-    @abstractmethod
-    def forward(self, logits: Tensor, features: Tensor, images: Tensor) -> Tensor:
-        """The classifier's logits (B, C).
-
-        logits: of the head alone; features: (B, D), unit vectors; images: (B, 3, H, W), preprocessed.
-        """
-
-    @classmethod
-    @abstractmethod
-    def of(cls, saved: dict[str, Tensor], clip: Clip) -> Self:
-        """The branch that has these tensors."""
-
-
-BRANCHES: list[type[Branch]] = []
+BRANCHES: list[type[Branch]] = [Sentences, Memory]
 
 
 def save(branch: Branch, folder: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ltgc.classifier import branches, tuning
-from ltgc.classifier.branches import Branch
+from ltgc.classifier.branch import Branch
 from ltgc.clip.encoder import Clip
 from ltgc.pipeline.errors import LTGCError
 

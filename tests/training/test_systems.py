@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.training_world import load_tiny
 
-from ltgc.classifier.network import load_classifier
-from ltgc.clip.encoder import Clip
 from ltgc.data.roots import image_root
 from ltgc.pipeline import params
 from ltgc.pipeline.settings.training import Method
@@ -19,8 +16,6 @@ from ltgc.training.methods import METHODS
 from ltgc.training.phases import Start, TrainingPhase
 from ltgc.training.plan import TrainingSet
 from ltgc.training.systems import SYSTEMS, lpt
-from stages.evaluate import main as evaluate_stage
-from stages.train import main as train_stage
 
 
 class Watched:

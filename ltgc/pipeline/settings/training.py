@@ -20,6 +20,10 @@ Method = Literal[
     "ltgc_lift",
     "lpt",
     "ltgc_lpt",
+    "vl_ltr",
+    "ltgc_vl_ltr",
+    "rac",
+    "ltgc_rac",
 ]
 # Methods that are trained on photos alone, or on nothing (ltgc/training/methods.py).
 WITHOUT_DRAWINGS: tuple[Method, ...] = (
@@ -29,6 +33,8 @@ WITHOUT_DRAWINGS: tuple[Method, ...] = (
     "balanced_photos",
     "lift",
     "lpt",
+    "vl_ltr",
+    "rac",
 )
 
 
