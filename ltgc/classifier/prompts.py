@@ -23,10 +23,11 @@ class Prompted(nn.Module):
 
     def __init__(self, visual: Visual, length: int) -> None:
         super().__init__()
+        layers = len(blocks(visual))
         self.visual = visual
         self.preprocess_cfg: Any = visual.preprocess_cfg
         token = visual.class_embedding  # (W,)
-        self.shared = nn.Parameter(_tokens(token, len(blocks(visual)), length))  # (blocks, length, W)
+        self.shared = nn.Parameter(_tokens(token, layers, length))  # (blocks, length, W)
         self.group: nn.Parameter | None = None  # (pool, later blocks, length, W)
         self.keys: nn.Parameter | None = None  # (pool, W)
         self.matched = 0  # how many of the pool an image reads

@@ -63,7 +63,7 @@ def fit(
         return run.model_copy(update={"skipped": reason}), None
 
     torch.manual_seed(run_id.seed)
-    classifier = _initial_classifier(recipe, settings, inputs)
+    classifier = initial_classifier(recipe, settings, inputs)
     monitor = Monitor(_validation(classifier, settings, inputs), show)
     if recipe.i is None:
         return run.model_copy(update={"val_accuracy": monitor.validate()}), classifier
@@ -130,7 +130,7 @@ def _interpolate(
     return alpha, validate()
 
 
-def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
+def initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
     clip = inputs.clip
     source = HeadSource(
         clip,

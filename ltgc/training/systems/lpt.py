@@ -79,15 +79,17 @@ def phases(start: Start) -> Iterator[TrainingPhase]:
     visual.add_groups(POOL, MATCHED)
     # Each step takes two batches, as the methods that mix do.
     pairs = half.model_copy(update={"batch_size": 2 * half.batch_size})
-    yield TrainingPhase(Matched(classifier), dual_plan(start, plan), pairs, _dual(balanced, unbalanced))
+    yield TrainingPhase(
+        Matched(classifier), dual_plan(start, half.steps, half.batch_size), pairs, _dual(balanced, unbalanced)
+    )
 
 
-def dual_plan(start: Start, first: Plan) -> Plan:
+def dual_plan(start: Start, steps: int, size: int) -> Plan:
     """In turn an image of a class-balanced batch, whose label counts 1, and one of a batch as images come.
 
-    The label of the latter counts UNBALANCED at first and 0 in the end. first: the plan of the first phase.
+    The label of the latter counts UNBALANCED at first and 0 in the end. size: of each of the batches.
     """
-    steps, size = first.i.shape
+    assert start.recipe.i
     images = start.data.range(start.recipe.i.data)
     labels, drawing = start.data.labels[images], start.data.drawing[images]
     both = [sampler.sample(labels, drawing, steps * size) for sampler in (CLASS_BALANCED, UNIFORM)]
