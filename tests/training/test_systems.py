@@ -117,10 +117,10 @@ def test_lpt_learns_shared_prompts_and_then_group_prompts_in_a_frozen_encoder(ro
     assert plan.i.shape == (4, 12) and plan.weight is not None and (plan.weight[:, 0::2] == 1).all()
     falling = 0.5 * (1 - torch.arange(4) / 4)
     torch.testing.assert_close(plan.weight[:, 1::2, 0], falling[:, None].expand(4, 6))
-    plan = lpt.dual_plan(run.start, steps=400, size=12)
+    plan = lpt.dual_plan(run.start, run.start.settings.model_copy(update={"steps": 400}))
     assert plan.source is not None
     labels = run.start.data.labels[plan.i]
-    balanced, plain = (labels[plan.source == k].bincount() / (400 * 12) for k in (0, 1))
+    balanced, plain = (labels[plan.source == k].bincount() / (400 * 6) for k in (0, 1))
     torch.testing.assert_close(balanced, torch.full((3,), 1 / 3), rtol=0, atol=0.03)
     torch.testing.assert_close(plain, torch.tensor([102, 20, 4]) / 126, rtol=0, atol=0.01)
 

@@ -9,7 +9,7 @@ that of the first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ltgc.classifier.prompts import Prompted
 from ltgc.pipeline.errors import LTGCError
+from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training.batches import Batch
 from ltgc.training.phases import Around, Objective, Start, TrainingPhase, classification
 from ltgc.training.plan import Plan, make_plan
@@ -79,27 +80,24 @@ def phases(start: Start) -> Iterator[TrainingPhase]:
     visual.add_groups(POOL, MATCHED)
     # Each step takes two batches, as the methods that mix do.
     pairs = half.model_copy(update={"batch_size": 2 * half.batch_size})
-    yield TrainingPhase(
-        Matched(classifier), dual_plan(start, half.steps, half.batch_size), pairs, _dual(balanced, unbalanced)
-    )
+    yield TrainingPhase(Matched(classifier), dual_plan(start, half), pairs, _dual(balanced, unbalanced))
 
 
-def dual_plan(start: Start, steps: int, size: int) -> Plan:
+def dual_plan(start: Start, settings: TrainSettings) -> Plan:
     """In turn an image of a class-balanced batch, whose label counts 1, and one of a batch as images come.
 
-    The label of the latter counts UNBALANCED at first and 0 in the end. size: of each of the batches.
+    The label of the latter counts UNBALANCED at first and 0 in the end. settings: of each of the batches.
     """
     assert start.recipe.i
-    images = start.data.range(start.recipe.i.data)
-    labels, drawing = start.data.labels[images], start.data.drawing[images]
-    both = [sampler.sample(labels, drawing, steps * size) for sampler in (CLASS_BALANCED, UNIFORM)]
-    falling = UNBALANCED * (1 - torch.arange(steps) / steps)
-    weight = torch.stack([torch.ones(steps), falling], -1)  # (steps, 2)
+    samplings = [replace(start.recipe.i, sampler=sampler) for sampler in (CLASS_BALANCED, UNIFORM)]
+    plans = [make_plan(replace(start.recipe, i=sampling), start.data, settings) for sampling in samplings]
+    falling = UNBALANCED * (1 - torch.arange(settings.steps) / settings.steps)
+    weight = torch.stack([torch.ones(settings.steps), falling], -1)  # (steps, 2)
     return Plan(
-        i=images.start + torch.stack(both, -1).view(steps, 2 * size),
-        crops=torch.rand(steps, 2 * size, 1, 4),
-        weight=weight.repeat(1, size)[..., None],
-        source=torch.tensor([0, 1]).repeat(steps, size),
+        i=torch.stack([plan.i for plan in plans], 2).flatten(1, 2),
+        crops=torch.stack([plan.crops for plan in plans], 2).flatten(1, 2),
+        weight=weight.repeat(1, settings.batch_size)[..., None],
+        source=torch.tensor([0, 1]).repeat(settings.steps, settings.batch_size),
     )
 
 
