@@ -19,7 +19,7 @@ from ltgc.classifier.prompts import Prompted
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training.batches import Batch
-from ltgc.training.phases import Around, Objective, Start, TrainingPhase, classification
+from ltgc.training.phases import Around, Objective, Start, TrainingPhase
 from ltgc.training.plan import Plan, make_plan
 from ltgc.training.priors import class_counts
 from ltgc.training.samplers import CLASS_BALANCED, UNIFORM
@@ -74,13 +74,14 @@ def phases(start: Start) -> Iterator[TrainingPhase]:
 
     half = start.settings.model_copy(update={"steps": max(1, start.settings.steps // 2)})
     plan = make_plan(start.recipe, start.data, half)
-    yield TrainingPhase(classifier, plan, half, classification(lambda z, y: balanced(z, y).mean()))
+    labels = start.data.labels.to(classifier.device)
+    yield TrainingPhase(classifier, plan, half, _single(balanced, labels))
 
     visual.shared.requires_grad_(False)
     visual.add_groups(POOL, MATCHED)
     # Each step takes two batches, as the methods that mix do.
     pairs = half.model_copy(update={"batch_size": 2 * half.batch_size})
-    yield TrainingPhase(Matched(classifier), dual_plan(start, half), pairs, _dual(balanced, unbalanced))
+    yield TrainingPhase(Matched(classifier), dual_plan(start, half), pairs, _dual(balanced, unbalanced, labels))
 
 
 def dual_plan(start: Start, settings: TrainSettings) -> Plan:
@@ -101,11 +102,18 @@ def dual_plan(start: Start, settings: TrainSettings) -> Plan:
     )
 
 
-def _dual(balanced: CloudedLogits, unbalanced: CloudedLogits) -> Objective:
+def _single(loss: CloudedLogits, labels: Tensor) -> Objective:
+    def objective(network: nn.Module, batch: Batch) -> Tensor:
+        return loss(network(batch.pixels), labels[batch.i]).mean()
+
+    return objective
+
+
+def _dual(balanced: CloudedLogits, unbalanced: CloudedLogits, labels: Tensor) -> Objective:
     def objective(network: nn.Module, batch: Batch) -> Tensor:
         logits, near = network(batch.pixels)
-        weight, labels = batch.targets.max(-1)
-        losses = torch.where(batch.source == 0, balanced(logits, labels), unbalanced(logits, labels))
+        own, weight = labels[batch.i], batch.targets.sum(-1)
+        losses = torch.where(batch.source == 0, balanced(logits, own), unbalanced(logits, own))
         # Twice the mean over both batches: the sum of the means of each.
         return 2 * (weight * (losses - MATCHING * near)).mean()
 

@@ -80,7 +80,7 @@ def phases(start: Start) -> Iterator[TrainingPhase]:
     classifier.head.requires_grad_(False)
     network = Contrast(classifier, clip)
     plan = make_plan(start.recipe, start.data, half)
-    yield TrainingPhase(network, plan, half, _contrast(clip, tokens, labels, start.data.labels))
+    yield TrainingPhase(network, plan, half, _contrast(start, tokens, labels))
 
     with torch.no_grad():
         found = torch.cat([network.text_features(part) for part in tokens.split(256)])
@@ -118,7 +118,7 @@ def contrastive(logits: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
 
 
 def scores(texts: Tensor, labels: Tensor, images: Tensor, image_labels: Tensor, scale: float) -> Tensor:
-    """How badly each sentence finds the images of its class among all, (S,): the fewest are the best (§3.3).
+    """How badly each sentence finds the images of its class among all, (S,): the lowest are best (§3.3).
 
     The cross-entropy of the softmax over the images; those of the class are right, in equal shares.
     texts: (S, D), images: (N, D), unit features.
@@ -146,8 +146,9 @@ def _branch(classifier: Classifier, texts: Tensor, labels: Tensor, data: Trainin
     return Sentences(anchors, missing, torch.tensor(classifier.logit_scale))
 
 
-def _contrast(clip: Clip, tokens: Tensor, labels: Tensor, of_images: Tensor) -> Objective:
+def _contrast(start: Start, tokens: Tensor, labels: Tensor) -> Objective:
     """Of each image and a random sentence of its class. Of a batch cut in shares, each contrasts its own."""
+    clip, of_images = start.inputs.clip, start.data.labels.to(labels.device)
     with torch.no_grad():
         known = torch.cat([clip.model.encode_text(part, normalize=True) for part in tokens.split(256)])
     order = labels.argsort(stable=True)
@@ -155,13 +156,11 @@ def _contrast(clip: Clip, tokens: Tensor, labels: Tensor, of_images: Tensor) -> 
     first = counts.cumsum(0) - counts
 
     def objective(network: nn.Module, batch: Batch) -> Tensor:
-        own = batch.targets
+        own = of_images[batch.i]
         sampled = order[first[own] + (torch.rand(len(own), device=own.device) * counts[own]).long()]
+        features = clip.image_features(clip.normalise(batch.pixels))
         logits = network(batch.pixels, tokens[sampled])
-        return contrastive(logits, own, clip.logit_scale * batch_features(batch) @ known[sampled].T)
-
-    def batch_features(batch: Batch) -> Tensor:
-        return clip.image_features(clip.normalise(batch.pixels))
+        return contrastive(logits, own, clip.logit_scale * features @ known[sampled].T)
 
     return objective
 
