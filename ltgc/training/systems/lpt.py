@@ -59,7 +59,9 @@ class Matched(Around):
     """pixels -> logits (B, C), and how near the matched keys are, (B,)."""
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        found, near = self.classifier.visual.encode(self.classifier.normalised(pixels))
+        visual = self.classifier.visual
+        assert isinstance(visual, Prompted)
+        found, near = visual.encode(self.classifier.normalised(pixels))
         with torch.autocast(found.device.type, enabled=False):
             return self.classifier.logits(F.normalize(found.float(), dim=-1)), near.float()
 
@@ -112,6 +114,7 @@ def _single(loss: CloudedLogits, labels: Tensor) -> Objective:
 def _dual(balanced: CloudedLogits, unbalanced: CloudedLogits, labels: Tensor) -> Objective:
     def objective(network: nn.Module, batch: Batch) -> Tensor:
         logits, near = network(batch.pixels)
+        assert batch.source is not None
         own, weight = labels[batch.i], batch.targets.sum(-1)
         losses = torch.where(batch.source == 0, balanced(logits, own), unbalanced(logits, own))
         # Twice the mean over both batches: the sum of the means of each.
