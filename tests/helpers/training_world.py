@@ -117,6 +117,8 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     files.write_records_csv(root / MANIFEST, images, ImageRecord)
     files.write_records_csv(root / CLASSES, classes, ClassRecord)
     files.write_jsonl(root / TEMPLATES, templates)
+    files.write_jsonl(root / EXISTING, [])
+    files.write_jsonl(root / EXTENDED, [])
     files.write_jsonl(root / ATTEMPTS, attempts)
     files.write_records_csv(root / DROPPED, [], Contamination)
 

@@ -355,8 +355,7 @@ def test_without_generated_images_a_method_runs_on_the_originals_or_says_why_not
         assert set(files(root / f"models/{method}/0")) == {"run.json"}
         assert files(root / f"plots/curves/{method}/0") == {}
     else:
-        factor = 3 if method in ("balanced_photos", "ltgc_plus") else 1
-        assert run["skipped"] is None and run["steps"] == 4 * factor
+        assert run["skipped"] is None and run["steps"] == settings().of(method).steps
 
 
 def test_a_data_set_without_validation_split_trains_without_validation_accuracy(
