@@ -194,7 +194,9 @@ def test_decaying_crops_grow_to_the_whole_image_in_five_epochs_and_flip_none() -
     randoms = torch.rand(10, 400, 1, 4, generator=torch.Generator().manual_seed(0))
     side, flipped, *_ = crops.decaying(randoms).unbind(-1)
     area = side.square().flatten(1)  # (steps, 400)
-    least = torch.tensor([0.08, 0.1092, 0.2033, 0.3915, 1.0]).repeat_interleave(2)  # 1 - sqrt(1 - t²) of the way to 1
+    least = torch.tensor([0.08, 0.1092, 0.2033, 0.3915, 1.0]).repeat_interleave(
+        2
+    )  # 1 - sqrt(1 - t²) of the way to 1
     torch.testing.assert_close(area.min(1).values, least, rtol=0, atol=0.02)
     torch.testing.assert_close(area.mean(1), (least + 1) / 2, rtol=0, atol=0.04)  # uniform
     assert (area >= least[:, None] - 1e-6).all() and area.max() <= 1 and not flipped.any()
