@@ -85,6 +85,11 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
+    # LIFT+ (Shi et al. 2025, "LIFT+: Lightweight Fine-Tuning for Long-Tail Learning"), and with BalanceMix.
+    "lift_plus": Recipe(Sampling("original", UNIFORM)),
+    "ltgc_lift_plus": Recipe(
+        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
+    ),
     # Methods of several phases (ltgc/training/systems); the second of a pair has the drawings as well.
     "lpt": Recipe(Sampling("original", CLASS_BALANCED)),
     "ltgc_lpt": Recipe(BOTH, needs_generated=True),
