@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import chdir
 from functools import reduce
@@ -48,6 +49,7 @@ METHOD, ROUNDS = "ltgc_plus", 2
 HEAD_ALONE = {"methods": [METHOD], "seeds": [0], "train.steps": 10, f"train.own.{METHOD}.interpolate": 0.0}
 ARMS = {"steered": [], "unsteered": ["--unsteered"], "random_rivals": ["--random-rivals"]}
 WORLDS = {"drawn": None, "style_shift": "vintage"}  # name -> t2i.style
+RUNS = Path("ablations/runs/feedback")
 COUNTED = ("calls", "prompt_tokens", "completion_tokens", "drawings")
 
 
@@ -78,7 +80,7 @@ def measure(
     test(base, env)
     with chdir(base):
         before = Row()
-    rows, rounds = {"before": before}, {}
+    rows, rounds, counts = {"before": before}, {}, Counter[int]()
     for arm, options in ARMS.items():
         place = folder / arm
         build(place, changes, base)
@@ -87,7 +89,10 @@ def measure(
         files.write_jsonl(place / RIVALS, [])
         for number in range(1, ROUNDS + 1):
             python(place, env, "ltgc", "feedback", *options)
-            loops(place, env)
+            python(place, env, "stages.extend")  # the templates are made of the first lists alone
+            with chdir(place):
+                counts = leave(counts)
+            python(place, env, "stages.generate")
             test(place, env)
             with chdir(place):
                 rows[f"{arm}_{number}"] = Row()
@@ -99,6 +104,22 @@ def measure(
         "foretold": foretold(before, [line for line in rounds["steered"] if line.round == 1]),
         "rounds": {arm: [line.model_dump() for line in lines] for arm, lines in rounds.items()},
     }
+
+
+def leave(counts: Counter[int]) -> Counter[int]:
+    """Leave as many descriptions of each round as `counts` has, evenly spaced, so that all arms draw as many.
+
+    Where it has none of a round yet all are left. Returns how many there are: of the first arm, the steered one.
+    """
+    records = files.read_jsonl(EXTENDED, ExtendedDescription)
+    for number in {d.feedback for d in records if d.feedback}:
+        kept = [i for i, d in enumerate(records) if d.kept and d.feedback == number]
+        count = min(counts[number] or len(kept), len(kept))
+        for i in set(kept) - {kept[k * len(kept) // count] for k in range(count)}:
+            records[i] = records[i].model_copy(update={"kept": False, "reason": "over_target"})
+        counts.setdefault(number, count)
+    files.write_jsonl(EXTENDED, records)
+    return counts
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -209,14 +230,14 @@ def main() -> None:
     out = args.out or ROOT / "results" / ("feedback_photos.json" if args.photos else "feedback.json")
     results = files.read_json(out) if out.exists() else {}  # of other worlds and generations
     with tempfile.TemporaryDirectory() as temporary:
-        work = (args.work or Path(temporary)).resolve()
         if args.photos:
+            work = (args.work or Path(temporary)).resolve()
             results["photos"] = {str(args.split_seed): photos_world(args, work)}
             files.write_json(out, results)
             return
         for generation in args.generations:
             for world in args.worlds:
-                found = drawn_world(work / f"{world}-{generation}", WORLDS[world], generation)
+                found = drawn_world(ROOT / RUNS / f"{world}-{generation}", WORLDS[world], generation)
                 results.setdefault(world, {})[str(generation)] = found
                 files.write_json(out, results)
 
