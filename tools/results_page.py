@@ -153,7 +153,7 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"**{spoken(name)}**, {count}\n\n{markdown('', headings, rows)}\n"
         f"{markdown('points', ['All', 'Few'], less)}\n"
-        f"Of {told['errors']:.0f} wrong test images of the classes of the first round {percent(told['by_rivals'])} "
+        f"Of {told['errors']:.0f} wrong test images of the classes of round 1 {percent(told['by_rivals'])} "
         f"were taken for a rival that it names; rank correlation of need and error {told['need_and_error']:.2f}.\n"
     )
 
