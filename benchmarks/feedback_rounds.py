@@ -9,13 +9,12 @@ one, the same with a style over the drawings that no photo has, and photos (phot
 
 What is tested is the head from which `ltgc_plus` fine-tunes, on CLIP as it is: with the default validation leaves
 it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. The replicates are
-other descriptions and other drawings, which is the luck that counts here. About 8 CPU minutes each.
+other descriptions and other drawings, which is the luck that counts here. About 6 CPU minutes each.
 """
 
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -34,6 +33,7 @@ import photo_world
 import yaml
 from scipy.stats import spearmanr
 
+from ltgc.commands import feedback
 from ltgc.data import images
 from ltgc.data.truth import DrawingTruth, known_truth
 from ltgc.evaluation import uncertainty
@@ -44,10 +44,21 @@ from ltgc.pipeline.artifacts.feedback import RIVALS, Feedback
 from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, ClassAccuracy, Prediction, RunMetrics
 from ltgc.pipeline.params import PARAMS
+from stages import evaluate, extend, generate, templates, train
 
 METHOD, ROUNDS = "ltgc_plus", 2
-HEAD_ALONE = {"methods": [METHOD], "seeds": [0], "train.steps": 10, f"train.own.{METHOD}.interpolate": 0.0}
-ARMS = {"steered": [], "unsteered": ["--unsteered"], "random_rivals": ["--random-rivals"]}
+HEAD_ALONE = {
+    "methods": [METHOD],
+    "seeds": [0],
+    "train.steps": 10,
+    "train.batch_size": 8,
+    f"train.own.{METHOD}.interpolate": 0.0,
+}
+ARMS: dict[str, feedback.Control | None] = {
+    "steered": None,
+    "unsteered": "unsteered",
+    "random_rivals": "random_rivals",
+}
 WORLDS = {"drawn": None, "style_shift": "vintage"}  # name -> t2i.style
 RUNS = Path("ablations/runs/feedback")
 COUNTED = ("calls", "prompt_tokens", "completion_tokens", "drawings")
@@ -72,30 +83,25 @@ class Row:
         return np.array([[p.prediction == p.label for p in self.predictions]])
 
 
-def measure(
-    folder: Path, changes: Mapping[str, Any], truth: DrawingTruth | None, env: Mapping[str, str]
-) -> dict[str, Any]:
+def measure(folder: Path, changes: Mapping[str, Any], truth: DrawingTruth) -> dict[str, Any]:
     """Every arm and round of one world in `folder`, whose `base` holds what comes before any round."""
     base = folder / "base"
-    test(base, env)
     with chdir(base):
-        before = Row()
+        before = tested()
     rows, rounds, counts = {"before": before}, {}, Counter[int]()
-    for arm, options in ARMS.items():
+    for arm, control in ARMS.items():
         place = folder / arm
         build(place, changes, base)
         for made in ("descriptions", "generated"):
             shutil.copytree(base / made, place / made, dirs_exist_ok=True)
         files.write_jsonl(place / RIVALS, [])
-        for number in range(1, ROUNDS + 1):
-            python(place, env, "ltgc", "feedback", *options)
-            python(place, env, "stages.extend")  # the templates are made of the first lists alone
-            with chdir(place):
+        with chdir(place):
+            for number in range(1, ROUNDS + 1):
+                feedback.main(None, control)
+                extend.main()  # the templates are made of the first lists alone
                 counts = leave(counts)
-            python(place, env, "stages.generate")
-            test(place, env)
-            with chdir(place):
-                rows[f"{arm}_{number}"] = Row()
+                generate.main()
+                rows[f"{arm}_{number}"] = tested()
         rounds[arm] = files.read_jsonl(place / RIVALS, Feedback)
     named = {line.class_name: line.rivals for line in rounds["steered"] if line.round == 1}
     return {
@@ -143,37 +149,28 @@ def build(folder: Path, changes: Mapping[str, Any], base: Path | None = None) ->
         (folder / "data").symlink_to(((base or ROOT) / "data").resolve(), target_is_directory=True)
 
 
-def loops(folder: Path, env: Mapping[str, str]) -> None:
-    for stage in ("extend", "templates", "generate"):
-        python(folder, env, f"stages.{stage}")
+def tested() -> Row:
+    train.main(METHOD)
+    evaluate.main(METHOD)
+    return Row()
 
 
-def test(folder: Path, env: Mapping[str, str]) -> None:
-    for stage in ("train", "evaluate"):
-        python(folder, env, f"stages.{stage}", METHOD)
-
-
-def python(folder: Path, env: Mapping[str, str], *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", *arguments], cwd=folder, env=os.environ | env, check=True)
-
-
-def figures(row: Row, before: Row, rivals: Mapping[str, list[str]], truth: DrawingTruth | None) -> dict[str, Any]:
+def figures(row: Row, before: Row, rivals: Mapping[str, list[str]], truth: DrawingTruth) -> dict[str, Any]:
     """Accuracies in percent, what the rounds asked and drew, and how many of their drawings were accepted.
 
     right, apart: of the accepted drawings of rounds, or of the first list's where there was no round, how many
     represent their class, and how many represent none of the rivals that the model names for it.
     """
     added = [(name, image) for number, name, image in row.accepted if number or row is before]
-    found = {
+    right = [truth.represents(image, name) for name, image in added]
+    apart = [not any(truth.represents(i, rival) for rival in rivals.get(name, [])) for name, i in added]
+    return {
         "accuracy": row.run.model_dump(exclude={"skipped"}),
         "cost": {name: count - before.asked[name] * (row is not before) for name, count in row.asked.items()},
         "accepted": len(added),
+        "right": round(float(np.mean(right)), 3),
+        "apart": round(float(np.mean(apart)), 3),
     }
-    if truth is None:
-        return found
-    right = [truth.represents(image, name) for name, image in added]
-    apart = [not any(truth.represents(i, rival) for rival in rivals.get(name, [])) for name, i in added]
-    return found | {"right": round(float(np.mean(right)), 3), "apart": round(float(np.mean(apart)), 3)}
 
 
 def less(row: Row, other: Row) -> dict[str, dict[str, float]]:
@@ -208,17 +205,21 @@ def drawn_world(folder: Path, style: str | None, generation: int) -> dict[str, A
     for made in (EXISTING.parent, ATTEMPTS.parent):
         shutil.copytree(ROOT / made, base / made, dirs_exist_ok=True)
     files.write_jsonl(base / RIVALS, [])
-    loops(base, {})
-    return measure(folder, changes, known_truth("wildflowers"), {})
+    truth = known_truth("wildflowers")
+    assert truth
+    with chdir(base):
+        for stage in (extend, templates, generate):
+            stage.main()
+    return measure(folder, changes, truth)
 
 
 def photos_world(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    env = {"LTGC_CACHE": str(folder / "pool")}
+    os.environ["LTGC_CACHE"] = str(folder / "pool")
     with photo_world.served(args, folder) as (url, clip):
         changes = photo_world.changes(args, folder, clip, url, None) | HEAD_ALONE
         photo_world.run(folder / "base", changes, None)
         files.write_jsonl(folder / "base" / RIVALS, [])
-        return measure(folder, changes, photo_world.Truth(), env)
+        return measure(folder, changes, photo_world.Truth())
 
 
 def main() -> None:

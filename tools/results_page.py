@@ -137,10 +137,7 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
         of_runs = [run["rows"][row] for run in runs]
         costs = [statistics.fmean(run["cost"][what] for run in of_runs) for what in ("calls", "drawings")]
         tokens = statistics.fmean(r["cost"]["prompt_tokens"] + r["cost"]["completion_tokens"] for r in of_runs)
-        shares = [
-            percent(statistics.fmean(run[share] for run in of_runs)) if share in of_runs[0] else "–"
-            for share in ("right", "apart")
-        ]
+        shares = [percent(statistics.fmean(run[share] for run in of_runs)) for share in ("right", "apart")]
         accuracy = [spread(statistic([run["accuracy"][metric] for run in of_runs])) for metric in ("all", "few")]
         counts = [*costs, statistics.fmean(run["accepted"] for run in of_runs), tokens / 1000]
         rows[spoken(row)] = [*(f"{count:,.0f}" for count in counts), *shares, *accuracy]
