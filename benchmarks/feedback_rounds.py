@@ -204,7 +204,6 @@ def drawn_world(folder: Path, style: str | None, generation: int) -> dict[str, A
     build(base, changes)
     for made in (EXISTING.parent, ATTEMPTS.parent):
         shutil.copytree(ROOT / made, base / made, dirs_exist_ok=True)
-    files.write_jsonl(base / RIVALS, [])
     truth = known_truth("wildflowers")
     assert truth
     with chdir(base):
@@ -218,7 +217,6 @@ def photos_world(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     with photo_world.served(args, folder) as (url, clip):
         changes = photo_world.changes(args, folder, clip, url, None) | HEAD_ALONE
         photo_world.run(folder / "base", changes, None)
-        files.write_jsonl(folder / "base" / RIVALS, [])
         return measure(folder, changes, photo_world.Truth())
 
 

@@ -100,7 +100,7 @@ def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, 
         *sections, last = dotted.split(".")
         reduce(getitem, sections, values)[last] = value
     with chdir(ROOT):
-        side_folder.build(folder, values, side_folder.MADE | {"data"})
+        side_folder.build(folder, values, side_folder.MADE | {"data", "feedback"})
     if other:
         with chdir(other):
             take_finished_runs(folder)
