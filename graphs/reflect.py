@@ -122,9 +122,15 @@ def _missing(state: ReflectState, runtime: Runtime[ReflectContext]) -> int:
 
 def next_round(end: dict[str, Any], feedback: Feedback) -> ReflectState:
     """The state in which a round of feedback begins: the lists at the `end` before, which stay as they are."""
-    kept = ("class_record", "existing", "extended", "counts", "failures")
-    before = {name: end[name] for name in kept}
-    return ReflectState(**before, feedback=feedback, listed=len(end["extended"]))
+    return ReflectState(
+        class_record=end["class_record"],
+        existing=end["existing"],
+        extended=end["extended"],
+        counts=end["counts"],
+        failures=end["failures"],
+        feedback=feedback,
+        listed=len(end["extended"]),
+    )
 
 
 builder = StateGraph(ReflectState, context_schema=ReflectContext)
