@@ -30,7 +30,7 @@ KEPT = 300  # characters of a reply in answers/lmm.jsonl; the store has all of i
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "servers", "vision", "ask")
     classes = files.read_csv(CLASSES, ClassRecord)
-    test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
+    test = [image for image in files.each_csv(MANIFEST, ImageRecord) if image.split == "test"]
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)
     names = Names(classes, files.read_csv(SYNONYMS, Synonym))
 
