@@ -96,9 +96,7 @@ def fig6(inputs: Inputs) -> bytes:
     spaced, count, photos = selection.spaced, figures.FIG6_IMAGES, inputs.photos
     drawn = ((c, selection.accepted(inputs.attempts.of(c.label))) for c in selection.rarest(inputs.classes))
     tail = islice(((c, own) for c, own in drawn if own), figures.FIG6_ROWS)
-    return figures.fig6(
-        [(c, spaced(photos.get(c.label, []), count), spaced(own, count)) for c, own in tail]
-    )
+    return figures.fig6([(c, spaced(photos.get(c.label, []), count), spaced(own, count)) for c, own in tail])
 
 
 def fig7(inputs: Inputs) -> bytes:
