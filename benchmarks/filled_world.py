@@ -48,7 +48,6 @@ from ltgc.pipeline.artifacts.drawings import (
     REAL_SCORES,
     REJECTED,
     Attempt,
-    ClassQuality,
     Contamination,
     RealScore,
     Verdict,

@@ -1,16 +1,16 @@
 """The whole pipeline in the shape of ImageNet-LT or iNaturalist 2018: what each stage needs, and how that grows.
 
     python benchmarks/imagenet_lt.py imagenet_lt thin      # 250, 500 and 1,000 classes with 1/60 of their images
-    python benchmarks/imagenet_lt.py imagenet_lt whole     # 5 and 10 of the 1,000 classes, each as large as it is
-    python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, each stage for a minute at most
+    python benchmarks/imagenet_lt.py imagenet_lt whole     # 5 and 10 of the 1,000 classes, as large as they are
+    python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, a minute a stage at most
     python benchmarks/imagenet_lt.py inat2018 thin 1/2 1   # other shares of the classes
 
 The servers answer at once and run in a process of their own, which is not counted; images have 8 x 8 pixels, CLIP
 20,000 random parameters. So what is measured is the pipeline itself, its clients, graphs, stores, lists and files,
 and not the models. Calls are replies and drawings.
 thin, whole: stage after stage on what the one before made. "Growth" is the computing that a class more takes
-between the two largest sizes, divided by that between the two smallest: 1 where a class costs the same among many, 2
-where its cost doubles with the number of classes. "For all" continues the line through the two sizes to all classes.
+between the two largest sizes, divided by that between the two smallest: 1 where a class costs the same among
+many, 2 where its cost doubles with the number of classes. "For all" continues the line through the two sizes.
 full: each stage on artifacts as large as the data set's, which benchmarks/filled_world.py writes. A stage that is
 stopped after a minute leaves them as they are; its computing a call is to be held against that of whole.
 """
