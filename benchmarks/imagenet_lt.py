@@ -2,7 +2,7 @@
 
     python benchmarks/imagenet_lt.py imagenet_lt thin      # 250, 500 and 1,000 classes with 1/60 of their images
     python benchmarks/imagenet_lt.py imagenet_lt whole     # 5 and 10 of the 1,000 classes, as large as they are
-    python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, a minute a stage at most
+    python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, 30 s a stage at most
     python benchmarks/imagenet_lt.py inat2018 thin 1/2 1   # other shares of the classes
 
 The servers answer at once and run in a process of their own, which is not counted; images have 8 x 8 pixels, CLIP
@@ -11,8 +11,9 @@ and not the models. Calls are replies and drawings.
 thin, whole: stage after stage on what the one before made. "Growth" is the computing that a class more takes
 between the two largest sizes, divided by that between the two smallest: 1 where a class costs the same among
 many, 2 where its cost doubles with the number of classes. "For all" continues the line through the two sizes.
+What was measured is kept in rehearsal.jsonl, and not measured again while that is there.
 full: each stage on artifacts as large as the data set's, which benchmarks/filled_world.py writes. A stage that is
-stopped after a minute leaves them as they are; its computing a call is to be held against that of whole.
+stopped after 30 s of computing leaves them as they are; its computing a call is to be held against that of whole.
 """
 
 import json
@@ -41,7 +42,9 @@ STAGES = ["code", "prepare", "describe", "extend", "templates", "generate", "qua
           "loops", "compare", "report"]  # fmt: skip
 # What compare and report need is not filled in.
 UNLIMITED = {"train", "evaluate"}
-SECONDS = 60  # of a stage of full
+SECONDS = 30  # of computing, of a stage of full
+STEPS = 50  # of training; of full 2, as each is followed by the whole validation split
+RESULTS = Path("rehearsal.jsonl")
 LIMIT = 2000  # MB
 THIN = {"imagenet_lt": 60, "inat2018": 50}  # images of a class, divided by
 FRACTIONS = {
@@ -67,13 +70,27 @@ def main(shape: str, how: str, *fractions: str) -> None:
     world, thin = SHAPES[shape], THIN[shape] if how == "thin" else 1
     shares = ["1"] if how == "full" else fractions or FRACTIONS[shape, how]
     sizes = [round(world.classes * Fraction(share)) for share in shares]
-    measured: list[dict[str, Usage]] = []
     for classes in sizes:
+        if classes in known(shape, how):
+            continue
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
             target = prepared(folder, shape, classes, thin, filled=how == "full")
-            measured.append(rehearse(folder, target, SECONDS if how == "full" else None))
-        show(f"{shape}, {how}", world.classes, sizes[: len(measured)], measured, how == "whole")
+            used = rehearse(folder, target, SECONDS if how == "full" else None)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps([shape, how, classes, used]) + "\n")
+    measured = known(shape, how)
+    show(f"{shape}, {how}", world.classes, sizes, [measured[classes] for classes in sizes], how == "whole")
+
+
+def known(shape: str, how: str) -> dict[int, dict[str, Usage]]:
+    """Classes -> what the stages needed, of the runs in RESULTS."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {
+        classes: {stage: Usage(*values) for stage, values in used.items()}
+        for *which, classes, used in map(json.loads, lines)
+        if which == [shape, how]
+    }
 
 
 def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) -> int:
@@ -99,15 +116,16 @@ def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) ->
 
 
 def rehearse(folder: Path, target: int, seconds: float | None) -> dict[str, Usage]:
-    """Every stage once, each for at most `seconds`."""
+    """Every stage once, each for at most `seconds` of computing; None: to its end."""
     used = {}
     project, pool = folder / "project", folder / "pool"
     with running_server() as base_url:
-        write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target)
+        steps = 2 if seconds else STEPS
+        write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target, steps)
         for stage in STAGES:
-            disk, known = on_disk(folder), calls(pool)
+            disk, stored = on_disk(folder), calls(pool)
             found = measure(project, stage, pool, None if stage in UNLIMITED else seconds)
-            used[stage] = found._replace(disk=on_disk(folder) - disk, calls=calls(pool) - known)
+            used[stage] = found._replace(disk=on_disk(folder) - disk, calls=calls(pool) - stored)
             stopped = ", stopped" if found.stopped else ""
             console.print(
                 f"{stage}: {found.wall:.0f} s, {found.cpu:.0f} s of computing, {found.memory:,.0f} MB{stopped}"
@@ -125,13 +143,9 @@ def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usa
             [sys.executable, "-m", f"stages.{stage}"], cwd=project, env=environment, stdout=output, stderr=output
         )
         most, done = [0.0, 0.0], threading.Event()
-        watcher = threading.Thread(target=watch, args=(process.pid, most, done))
-        timer = threading.Timer(seconds or 0, process.send_signal, [signal.SIGINT])
+        watcher = threading.Thread(target=watch, args=(process.pid, seconds, most, done))
         watcher.start()
-        if seconds:
-            timer.start()
         _, status, usage = os.wait4(process.pid, 0)
-        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         done.set()
         watcher.join()
@@ -143,8 +157,8 @@ def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usa
     return Usage(wall, cpu, memory, int(most[1]), 0, 0, stopped)
 
 
-def watch(pid: int, most: list[float], done: threading.Event) -> None:
-    """The most memory (MB) and open files that a process and its own have at once."""
+def watch(pid: int, seconds: float | None, most: list[float], done: threading.Event) -> None:
+    """The most memory (MB) and open files that a process and its own have at once. Ends it after `seconds`."""
     while not done.wait(0.2):
         memory = files = 0.0
         try:
@@ -154,6 +168,8 @@ def watch(pid: int, most: list[float], done: threading.Event) -> None:
                 # Forked processes share most of their memory: each counts for its share.
                 memory += (process.memory_full_info().pss if children else process.memory_info().rss) / 1e6
                 files += process.num_fds()
+            if seconds and sum(parent.cpu_times()[:4]) > seconds:
+                parent.send_signal(signal.SIGINT)
         except psutil.Error:  # it has just ended
             continue
         most[:] = [max(most[0], memory), max(most[1], files)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -23,7 +23,8 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 SIDE = 8  # pixels
 WRONG = 0.2  # share of drawings that do not look like their class
-STEPS, BATCH = 50, 32
+BATCH = 32  # of training
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,17 @@ def class_name(label: int) -> str:
     return f"class {label:04d}"
 
 
-def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> Iterator[tuple[str, int, str, bytes]]:
+def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> Iterator[tuple[str, int, Split, bytes]]:
     """Write photos in folders of splits and classes: path, label, split and bytes of each."""
-    for split in ("train", "val", "test"):
-        for label, count in enumerate(counts):
+    splits: dict[Split, Sequence[int]] = {
+        "train": counts,
+        "val": [val] * len(counts),
+        "test": [test] * len(counts),
+    }
+    for split, of_classes in splits.items():
+        for label, count in enumerate(of_classes):
             name = class_name(label)
-            for k in range({"train": count, "val": val, "test": test}[split]):
+            for k in range(count):
                 path, data = f"{split}/{name}/{k:04d}.ppm", ppm(name, f"{split} {name} {k}")
                 if k == 0:
                     (root / split / name).mkdir(parents=True)
@@ -102,14 +108,14 @@ def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> Itera
                 yield path, label, split, data
 
 
-def write_params(project: Path, photos: Path, clip: str, base_url: str, target: int) -> None:
+def write_params(project: Path, photos: Path, clip: str, base_url: str, target: int, steps: int) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["data"] |= {"source": "folder", "root": str(photos)}
     values["servers"] |= {"base_url": base_url, "api_key_env": "KEY", "concurrency": 64}
     values["budget"] |= {"project": "rehearsal"}
     values["extend"] |= {"target": target, "max_rounds": 30}
     values["clip"] |= {"model": clip, "pretrained": None, "revision": None}
-    values["train"] |= {"steps": STEPS, "batch_size": BATCH, "device": "cpu"}
+    values["train"] |= {"steps": steps, "batch_size": BATCH, "device": "cpu"}
     values["methods"], values["seeds"] = ["clip_finetune", "balancemix"], [0]
     values["ask"] |= {"max_images": 200}
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

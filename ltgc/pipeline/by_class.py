@@ -20,7 +20,8 @@ class ByClass(Generic[L]):
     def __init__(self, path: Path, model: type[L]) -> None:
         """Raises LTGCError for a file that is missing, or naming a line that is no such record."""
         files.check_exists(path)
-        self._path, self._model = path, model
+        self._path = path
+        self._model: type[L] = model
         self._spans: dict[int, list[tuple[int, int]]] = {}  # label -> begins and ends of its lines, in bytes
         self._count = 0
         before, offset = None, 0
