@@ -143,7 +143,7 @@ def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usa
             [sys.executable, "-m", f"stages.{stage}"], cwd=project, env=environment, stdout=output, stderr=output
         )
         most, done = [0.0, 0.0], threading.Event()
-        watcher = threading.Thread(target=watch, args=(process.pid, seconds, most, done))
+        watcher = threading.Thread(target=watch, args=(process.pid, seconds, most, done), daemon=True)
         watcher.start()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
