@@ -5,7 +5,7 @@ It recognises what it is asked by a few words of the question, as it recognises 
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,8 @@ def find_species(text: str) -> Species | None:
 
 def answer(question: str, rng: Generator) -> str:
     """The reply to a question without an image."""
+    if "which of these classes" in question.lower():
+        return identify(question, _told(question), rng)
     kind = find_species(question)
     if kind is None:
         return "I'm sorry, I could not find that species in my field guide."
@@ -92,8 +94,32 @@ def prose(name: str, flower: Flower, rng: Generator) -> str:
     return f"The image shows a lovely flower. You can see {features}, and it stands {scene}."
 
 
-def identify(question: str, flower: Flower, rng: Generator) -> str:
-    """The species of the question's list that a flower looks most like, named as models name things."""
+def tag(flower: Flower, rng: Generator) -> str:
+    """Tags and captions of a flower. A tag names one feature, a caption some of them and where it stands."""
+    axes = [str(axis) for axis in rng.permutation([a for a in words.FEATURES if a != "form"])[: rates.TAGS]]
+    tags = [words.put(vars(flower), rng, [axis]) for axis in axes]
+    captions = []
+    for _ in range(3):
+        some = [axis for axis in words.FEATURES if rng.random() < rates.CAPTIONED]
+        captions.append(f"A photo of {words.put(vars(flower), rng, some)} {words.put_scene(flower.scene, rng)}.")
+    return f"Tags: flower, {', '.join(tags)}\nCaptions:\n" + "\n".join(f"- {caption}" for caption in captions)
+
+
+def _told(question: str) -> dict[str, str]:
+    """What a question that lists species says of one flower: the first that it says on each axis."""
+    told: dict[str, str] = {}
+    for line in question.splitlines():
+        if line not in species():
+            for piece in line.split(","):
+                told = words.read(piece) | told
+    return told
+
+
+def identify(question: str, flower: Mapping[str, str], rng: Generator) -> str:
+    """The species of the question's list that a flower looks most like, named as models name things.
+
+    flower: its values, on all axes or some.
+    """
     listed = set(question.splitlines())
     kinds = [kind for kind in species().values() if kind.name in listed]
     if not kinds or rng.random() < rates.UNSURE:
@@ -111,6 +137,7 @@ def identify(question: str, flower: Flower, rng: Generator) -> str:
 def _list_other(kind: Species, question: str, rng: Generator) -> str:
     listed = entries(question)
     known = {key(line) for line in listed}
+    rivals = find_rivals(question)
     lines: list[str] = []
     wanted = re.search(r"up to (\d+) descriptions", question)
     most = int(wanted[1]) + int(rng.random() < 0.3) if wanted else 11  # now and then one more than asked for
@@ -124,7 +151,7 @@ def _list_other(kind: Species, question: str, rng: Generator) -> str:
             lines.append(f"{kind.name} can also be found {scene}, where it flowers in early summer.")
             continue
         else:
-            flower = _new_flower(kind, known, rng)
+            flower = _new_flower(kind, known, rng, rivals)
             if rng.random() < rates.SIBLING:
                 flower = _with_sibling_feature(kind, flower, rng)
         lines.append(describe(kind.name, flower, rng))
@@ -132,11 +159,23 @@ def _list_other(kind: Species, question: str, rng: Generator) -> str:
     return _as_list(lines, f"Sure! Here are other possible descriptions for the class {kind.name}:", rng)
 
 
-def _new_flower(kind: Species, known: set[tuple[tuple[str, str], ...]], rng: Generator) -> Flower:
-    """A flower that is not listed yet, if a few tries find one: a model, too, runs dry."""
+def find_rivals(question: str) -> list[Species]:
+    """The species that the question says its own is often taken for."""
+    said = re.search(r"often taken for ([^:]+):", question)
+    return [species()[name] for name in re.findall(r'"([^"]+)"', said[1]) if name in species()] if said else []
+
+
+def _new_flower(
+    kind: Species, known: set[tuple[tuple[str, str], ...]], rng: Generator, rivals: Iterable[Species] = ()
+) -> Flower:
+    """A flower that is not listed yet, if a few tries find one: a model, too, runs dry.
+
+    Nor one that could be of a rival, if there are such flowers.
+    """
     for _ in range(8):
         flower = kind.sample(rng)
-        if key(describe(kind.name, flower, rng)) not in known:
+        is_new = key(describe(kind.name, flower, rng)) not in known
+        if is_new and not any(rival.shows(flower) for rival in rivals):
             break
     return flower
 

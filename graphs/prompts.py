@@ -20,7 +20,9 @@ PROMPTS = Path("prompts")
 PLACES = {
     "describe": {"class_name", "context"},
     "classify": {"class_list"},
-    "extend": {"class_name", "descriptions", "wanted", "stalled", "context"},
+    "tags": set(),
+    "classify_tags": {"class_list", "tags"},
+    "extend": {"class_name", "descriptions", "wanted", "stalled", "context", "rivals"},
     "repetition_check": {"class_name", "descriptions", "known"},
     "summarize": {"class_name", "descriptions", "context"},
     "refine": {"class_name", "description", "reason", "tried", "unusable", "number"},
@@ -78,6 +80,14 @@ class Prompts:
         """Which class an image shows (Table 3)."""
         return _with_image(self._text("classify", class_list=class_list), image_url)
 
+    def tags(self, image_url: str) -> list[BaseMessage]:
+        """An image, to be described for a language model that tells its class."""
+        return _with_image(self._text("tags"), image_url)
+
+    def classify_tags(self, class_list: str, tags: str) -> list[BaseMessage]:
+        """Which class an image shows, of what the vision model says of it alone."""
+        return [HumanMessage(self._text("classify_tags", class_list=class_list, tags=tags.strip()))]
+
     def extend(
         self,
         class_name: str,
@@ -85,8 +95,12 @@ class Prompts:
         wanted: int,
         stalled: int,
         context: str | None = None,
+        rivals: Sequence[str] = (),
     ) -> list[BaseMessage]:
-        """What is missing from the list so far (§3.1.2). stalled: replies in a row with nothing new."""
+        """What is missing from the list so far (§3.1.2).
+
+        stalled: replies in a row with nothing new. rivals: the classes that this one is most often taken for.
+        """
         text = self._text(
             "extend",
             class_name=one_line(class_name),
@@ -94,6 +108,7 @@ class Prompts:
             wanted=wanted,
             stalled=stalled,
             context=one_line(context or ""),
+            rivals=" or ".join(f'"{one_line(rival)}"' for rival in rivals),
         )
         return [HumanMessage(text)]
 

@@ -18,6 +18,7 @@ from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
 Counts = Annotated[Counter[str], operator.add]
@@ -58,15 +59,18 @@ class ClassifyContext:
     prompts: Prompts
     class_list: str  # see prompts.class_list
     names: Names
+    llm: Chat | None = None  # which tells the class of the vision model's tags; None: the vision model tells it
 
 
 class ClassifyState(TypedDict):
     slug: str  # of the image's class; the model is not told
     image_url: str
-    reply: NotRequired[Reply]
+    reply: NotRequired[Reply]  # the last one
+    tags: NotRequired[str]  # what the vision model says that the image shows
     label: NotRequired[int | None]  # of the class that it names
     reason: NotRequired[ReplyReason | RequestReason | None]  # why it names none
-    counts: NotRequired[Counts]
+    counts: NotRequired[Counts]  # of the vision model
+    llm_counts: NotRequired[Counts]
     failures: NotRequired[Counts]
 
 
@@ -87,6 +91,8 @@ class ReflectContext:
 class ReflectState(TypedDict):
     class_record: ClassRecord
     existing: list[str]  # the existing descriptions list, Template 1
+    feedback: NotRequired[Feedback]  # the round of feedback that asks; absent: the first list is made
+    listed: NotRequired[int]  # entries of `extended` from before this round, which stay as they are
     reply: NotRequired[Reply]  # to the last question
     round: NotRequired[int]  # questions asked so far
     stalled: NotRequired[int]  # of them, the last ones in a row that brought nothing new

@@ -135,10 +135,12 @@ async def make_filter(
     clip = load_clip(settings.clip)
     existing = ByClass(EXISTING, ExistingDescription)
 
-    def descriptions(label: int) -> list[ExistingDescription | ExtendedDescription]:
-        return [d for d in (*existing.of(label), *extended.of(label)) if d.kept]
+    def listed(label: int) -> list[ExistingDescription | ExtendedDescription]:
+        # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
+        first = [*existing.of(label), *(d for d in extended.of(label) if not d.feedback)]
+        return [d for d in first if d.kept]
 
-    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, descriptions))
+    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
     images = real_images(files.each_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
     described = real_subjects(existing)

@@ -28,16 +28,23 @@ def describe(existing: Iterable[ExistingDescription]) -> dict[str, Any]:
 
 
 def extend(extended: Iterable[ExtendedDescription], classes: Sequence[ClassRecord], target: int) -> dict[str, Any]:
-    """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2)."""
+    """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2).
+
+    feedback: how many of those kept rounds of feedback asked for, which is besides K_y.
+    """
     tail = [c for c in classes if c.train < target]
-    reasons = Counter(map(_dropped, extended))
+    feedback = 0
+    reasons: Counter[str | None] = Counter()
+    for d in extended:
+        feedback += d.kept and d.feedback > 0
+        reasons[_dropped(d)] += 1
     return {
         "classes": len(tail),
         "asked": sum(target - c.train for c in tail),
         "received": reasons.total(),
         "kept": reasons.pop(None, 0),
         "dropped": _sorted(reasons),
-    }
+    } | ({"feedback": feedback} if feedback else {})
 
 
 def _dropped(description: ExistingDescription | ExtendedDescription) -> str | None:
