@@ -137,8 +137,8 @@ async def make_filter(
 
     def listed(label: int) -> list[ExistingDescription | ExtendedDescription]:
         # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
-        first = [*existing.of(label), *(d for d in extended.of(label) if not d.feedback)]
-        return [d for d in first if d.kept]
+        added = [d for d in extended.of(label) if d.kept and not d.feedback]
+        return [*(d for d in existing.of(label) if d.kept), *added]
 
     scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
     images = real_images(files.each_csv(MANIFEST, ImageRecord), labels)
