@@ -27,6 +27,7 @@ from graphs.state import (
 from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.painter import Drawing
+from ltgc.clients.start import Start
 from ltgc.clients.store import Store
 from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
@@ -353,7 +354,7 @@ class Painter:
     def seed(self, class_name: str, index: int, round: int) -> int:
         return 100 * index + round
 
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+    async def draw(self, slug: str, prompt: str, seed: int, start: Start | None) -> Drawing:
         self.drawn.append(prompt)
         reason = self.failures.get(prompt)
         return Drawing(seed, None if reason else prompt.encode(), reason, refinable=reason == "refused")
@@ -373,8 +374,8 @@ FIRST = ExtendedDescription(
 )  # fmt: skip
 
 
-def generate(ask, painter=None, max_refinements: int = 3):
-    state = RefineState(slug="0000-rose", description=FIRST)
+def generate(ask, painter=None, max_refinements: int = 3, start: Start | None = None):
+    state = RefineState(slug="0000-rose", description=FIRST, start=start)
 
     def context(chat):
         return RefineContext(chat, PROMPTS, Review(), painter or Painter(), Scorer(), max_refinements)
