@@ -49,9 +49,7 @@ def edit(
     1 - strength, and else is as the prompt says or brings to mind; light and style are between the two.
     """
     said = imagine(prompt, rng)
-    values = {
-        axis: value if rng.random() < strength else getattr(seen, axis) for axis, value in vars(said).items()
-    }
+    values = {axis: getattr(said if rng.random() < strength else seen, axis) for axis in vars(said)}
     if values["form"] != "open":
         values["count"] = "one"
     elif values["count"] == "one":

@@ -119,7 +119,7 @@ async def generate_all(
 
 
 def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
-    """What photo each description's drawings start from, and how strongly they may change it; None: from nothing."""
+    """The photo that each description's drawings start from, and how far they may go; None: from nothing."""
     strengths = settings.t2i.start_strengths
     if not strengths:
         return lambda description: None

@@ -38,7 +38,7 @@ class Recipe:
     curriculum: bool = False  # from drawings of the highest strength to those of the lowest, and to photos
 
     def phases(self, train: TrainSettings, strengths: Sequence[float] = ()) -> list[Phase]:
-        """The parts of a run, one after another. strengths: of the drawings that start from a photo, highest first.
+        """The parts of a run, one after another. strengths: of drawings that start from a photo, highest first.
 
         Where photos and drawings are sampled together and not mixed, train.generated.photos_last ends the run with
         photos alone, class-balanced. A curriculum gives each strength an equal part of the steps before.
@@ -97,8 +97,8 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
-    # DA-Fusion (Trabucco et al., ICLR 2024, "Effective Data Augmentation With Diffusion Models"): the control, with
-    # each photo replaced half of the time by a drawing that starts from one of its class.
+    # DA-Fusion (Trabucco et al., ICLR 2024, "Effective Data Augmentation With Diffusion Models"): the control, but
+    # half of the time a photo gives way to a drawing that starts from one of its class.
     "da_fusion": Recipe(BOTH, needs_generated=True, needs_starts=True),
     # DisCL (Liang et al., ICCV 2025, "Diffusion Curriculum"), its non-adaptive one for long tails.
     "discl": Recipe(BOTH, needs_generated=True, needs_starts=True, curriculum=True),
