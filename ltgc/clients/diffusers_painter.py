@@ -43,7 +43,7 @@ class DiffusersPainter:
     def seed(self, class_name: str, index: int, round: int) -> int:
         return seed_of(self._section.seed, class_name, index, round)
 
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+    async def draw(self, slug: str, prompt: str, seed: int, start: None = None) -> Drawing:
         """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
         The image depends on the prompt and the seed alone, but for the last bits: another batch around it may
