@@ -5,8 +5,8 @@ python -m stages.generate
 
 import asyncio
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,6 +17,7 @@ from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.start import Start, start_of
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.contrast import Contrast, Descriptions, real_subjects
@@ -25,6 +26,7 @@ from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
 from ltgc.data import shards
+from ltgc.data.images import ImageFile
 from ltgc.data.roots import image_file, image_root
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
@@ -84,6 +86,7 @@ async def generate_all(
     """Draw the descriptions that were kept, so many of each class; what that took, and what real images score."""
     classes = files.read_csv(CLASSES, ClassRecord)
     slugs = {c.label: c.slug for c in classes}
+    start = starts(settings)
     words, verdicts = prompts.load("refine"), review.load()
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
@@ -99,8 +102,10 @@ async def generate_all(
             failed: list[Attempt] = []
 
             async def one(description: ExtendedDescription) -> list[Attempt]:
-                start = RefineState(slug=slugs[description.label], description=description)
-                end = await refine.graph.ainvoke(start, context=context)
+                state = RefineState(
+                    slug=slugs[description.label], description=description, start=start(description)
+                )
+                end = await refine.graph.ainvoke(state, context=context)
                 output.write_images(end["attempts"], end["images"])
                 counts.update(end["counts"])
                 failures.update(end["failures"])
@@ -121,6 +126,19 @@ async def generate_all(
         painter.check_failures(undrawn, kept.total(), "image")
         llm.check_failures(unrefined, kept.total(), "refinement")
     return [Calls(counts, failures)], real
+
+
+def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
+    """The photo that each description's drawings start from, and how far they may go; None: from nothing."""
+    strengths = settings.t2i.start_strengths
+    if not strengths:
+        return lambda description: None
+    root = image_root(settings.data)
+    photos: dict[int, list[tuple[str, ImageFile]]] = defaultdict(list)
+    for image in files.each_csv(MANIFEST, ImageRecord):
+        if image.split == "train":
+            photos[image.label].append((image.path, image_file(root, image)))
+    return lambda description: start_of(description.index, photos[description.label], strengths)
 
 
 async def make_filter(
