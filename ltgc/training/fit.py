@@ -62,6 +62,10 @@ def fit(
         reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
         return run.model_copy(update={"skipped": reason}), None
 
+    if recipe.needs_starts and not inputs.strengths(drawings).any():
+        reason = "needs drawings that start from photos (t2i.start_strengths)"
+        return run.model_copy(update={"skipped": reason}), None
+
     torch.manual_seed(run_id.seed)
     classifier = initial_classifier(recipe, settings, inputs)
     monitor = Monitor(_validation(classifier, settings, inputs), show)
@@ -71,8 +75,9 @@ def fit(
     head_alpha = None
     if settings.probe_first:
         head_alpha = probe_first(recipe, settings, classifier, drawings, inputs)
-    data = TrainingSet(*inputs.load(photos + drawings), original=len(photos))
-    start = Start(recipe, settings, inputs, photos + drawings, data, classifier)
+    images = photos + drawings
+    data = TrainingSet(*inputs.load(images), original=len(photos), strengths=inputs.strengths(images))
+    start = Start(recipe, settings, inputs, images, data, classifier)
     run, weights = _train(run, SYSTEMS.get(run_id.method, single_phase)(start), run_id, start, monitor)
     if settings.interpolate is not None:
         alpha, accuracy = _interpolate(classifier, weights, run.val_accuracy, monitor.validate, settings, inputs)
