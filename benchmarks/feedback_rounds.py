@@ -163,7 +163,7 @@ def figures(row: Row, before: Row, rivals: Mapping[str, list[str]], truth: Drawi
     represent their class, and how many represent none of the rivals that the model names for it.
     """
     added = [(name, image) for number, name, image in row.accepted if number or row is before]
-    right = [truth.represents(image, name) for name, image in added]
+    right = [bool(truth.represents(image, name)) for name, image in added]
     apart = [not any(truth.represents(i, rival) for rival in rivals.get(name, [])) for name, i in added]
     return {
         "accuracy": row.run.model_dump(exclude={"skipped"}),

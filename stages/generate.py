@@ -125,8 +125,10 @@ async def make_filter(
     clip = load_clip(settings.clip)
     existing = files.read_jsonl(EXISTING, ExistingDescription)
     # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
-    listed = [*existing, *(d for d in extended if not d.feedback)]
-    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
+    listed = [d for d in extended if not d.feedback]
+    scorer = Filter(
+        settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, [*existing, *listed])
+    )
     images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
     described = real_subjects(existing)
