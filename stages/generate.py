@@ -5,8 +5,8 @@ python -m stages.generate
 
 import asyncio
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.openai_painter import OpenAIPainter
+from ltgc.clients.start import Start, start_of
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.contrast import Contrast, real_subjects
@@ -26,6 +27,7 @@ from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
 from ltgc.data import shards
+from ltgc.data.images import ImageFile
 from ltgc.data.roots import image_file, image_root
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
@@ -78,6 +80,7 @@ async def generate_all(
     store: Store,
 ) -> tuple[list[Attempt], list[Calls], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
+    start = starts(settings)
     words, verdicts = prompts.load("refine"), review.load()
     servers: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
@@ -93,8 +96,10 @@ async def generate_all(
             failures: Counter[str] = Counter()
 
             async def one(description: ExtendedDescription) -> list[Attempt]:
-                start = RefineState(slug=slugs[description.label], description=description)
-                end = await refine.graph.ainvoke(start, context=context)
+                state = RefineState(
+                    slug=slugs[description.label], description=description, start=start(description)
+                )
+                end = await refine.graph.ainvoke(state, context=context)
                 write(end["attempts"], end["images"], folders)
                 counts.update(end["counts"])
                 failures.update(end["failures"])
@@ -111,6 +116,19 @@ async def generate_all(
         painter.check_failures(undrawn, len(descriptions), "image")
         llm.check_failures(unrefined, len(descriptions), "refinement")
     return [attempt for chain in chains for attempt in chain], [Calls(counts, failures)], real
+
+
+def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
+    """The photo that each description's drawings start from, and how far they may go; None: from nothing."""
+    strengths = settings.t2i.start_strengths
+    if not strengths:
+        return lambda description: None
+    root = image_root(settings.data)
+    photos: dict[int, list[tuple[str, ImageFile]]] = defaultdict(list)
+    for image in files.read_csv(MANIFEST, ImageRecord):
+        if image.split == "train":
+            photos[image.label].append((image.path, image_file(root, image)))
+    return lambda description: start_of(description.index, photos[description.label], strengths)
 
 
 async def make_filter(

@@ -82,7 +82,8 @@ def _probed(
     recipe: Recipe, settings: TrainSettings, classifier: Classifier, drawings: Sequence[Labelled], inputs: Inputs
 ) -> Tensor:
     photos = inputs.photos("train")
-    data = TrainingSet(*inputs.features([*photos, *drawings]), original=len(photos))
+    images = [*photos, *drawings]
+    data = TrainingSet(*inputs.features(images), original=len(photos), strengths=inputs.strengths(images))
     return probed_head(recipe, settings, classifier.head, classifier.logit_scale, data)
 
 

@@ -72,9 +72,17 @@ class Inputs:
     @cached_property
     def accepted(self) -> list[Labelled]:
         dropped = {drawing.image for drawing in files.read_csv(DROPPED, Contamination)}
+        return [(ImageFile(image), label) for image, label, _ in self._accepted if image not in dropped]
+
+    def strengths(self, images: Sequence[Labelled]) -> Tensor:
+        """(N,) float32: of drawings that start from a photo, how far each may have gone from it; of others 0."""
+        strengths = {image: strength for image, _, strength in self._accepted}
+        return torch.tensor([strengths.get(file.path) or 0.0 for file, _ in images])
+
+    @cached_property
+    def _accepted(self) -> list[tuple[str, int, float | None]]:
         attempts = files.read_jsonl(ATTEMPTS, Attempt)
-        accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
-        return [(ImageFile(image), label) for image, label in accepted if image not in dropped]
+        return [(a.image, a.label, a.strength) for a in attempts if a.verdict == "accepted" and a.image]
 
     @cached_property
     def drawings_weight(self) -> float:

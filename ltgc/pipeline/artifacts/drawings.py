@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from ltgc.pipeline.files import Record
 
 ATTEMPTS = Path("generated/attempts.jsonl")
@@ -38,6 +40,9 @@ class Attempt(Record):
     verdict: Verdict
     refines: str | None  # id of the attempt whose prompt this one refines
     reason: str | None
+    # Of a drawing that starts from a photo (t2i.start_strengths); otherwise not written.
+    photo: str | None = Field(default=None, exclude_if=lambda photo: photo is None)  # ImageRecord.path
+    strength: float | None = Field(default=None, exclude_if=lambda strength: strength is None)
 
 
 def attempt_id(slug: str, index: int, round: int) -> str:
