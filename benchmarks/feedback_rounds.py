@@ -8,9 +8,9 @@ model, spread evenly over the tail classes without a word of rivals, or with ran
 one, the same with a style over the drawings that no photo has, and photos (photo_world.py).
 
 What is tested is the head from which `ltgc_plus` fine-tunes, on CLIP as it is: with the default validation leaves
-it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. Replicates are other
-descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 6 CPU minutes a world and
-generation.
+it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. Replicates are
+other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 6 CPU minutes a world
+and generation.
 """
 
 import argparse
