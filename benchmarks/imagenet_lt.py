@@ -77,6 +77,7 @@ def main(shape: str, how: str, *chosen: str) -> None:
         stages = [stage for stage in wanted if stage not in known(shape, how).get(classes, {})]
         if not stages:
             continue
+        stages = stages if how == "full" else STAGES  # which need what the ones before made
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
             target = prepared(folder, shape, classes, thin, filled=how == "full")
