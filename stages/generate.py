@@ -1,4 +1,4 @@
-"""Stage generate: draw each description; CLIP detects what does not fit, the LLM refines it (§3.1.3, Fig. 5).
+"""Stage generate: draw each description; what does not fit is detected, and the LLM refines it (§3.1.3, Fig. 5).
 
 python -m stages.generate
 """
@@ -7,12 +7,14 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from graphs import prompts, refine, review
-from graphs.state import RefineContext, RefineState
+from graphs.features import FAILED, FeatureQuestions
+from graphs.state import RefineContext, RefineState, Scorer
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
@@ -21,7 +23,8 @@ from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.contrast import Contrast, real_subjects
-from ltgc.clip.detection import Absolute, Filter, Scorer, real_images
+from ltgc.clip.detection import Absolute, Filter, real_images
+from ltgc.clip.detection import Scorer as Measurer
 from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
@@ -47,7 +50,9 @@ from ltgc.pipeline.terminal import console
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "t2i", "clip", "filter")
+    settings = params.load(
+        "data.source", "data.root", "data.images", "servers", "llm", "vision", "t2i", "clip", "filter"
+    )
     classes = files.read_csv(CLASSES, ClassRecord)
     descriptions = [d for d in files.read_jsonl(EXTENDED, ExtendedDescription) if d.kept]
 
@@ -57,7 +62,8 @@ def main() -> None:
         attempts: list[Attempt] = []
         calls: list[Calls] = []
         real: list[RealScore] = []
-        with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
+        asked = [settings.llm, settings.t2i, *([settings.vision] if settings.filter.scorer == "ask" else [])]
+        with Store(STORE / "generate", asked, budget.load()) as store:
             if descriptions:
                 attempts, calls, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
         attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
@@ -78,15 +84,26 @@ async def generate_all(
     store: Store,
 ) -> tuple[list[Attempt], list[Calls], list[RealScore]]:
     slugs = {c.label: c.slug for c in classes}
-    words, verdicts = prompts.load("refine"), review.load()
-    servers: dict[str, ServerSettings] = {"llm": settings.llm}
+    words, verdicts = prompts.load("refine", "ask_features"), review.load()
+    sections: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
-        servers["t2i"] = settings.t2i
-    with server.running(**servers) as (llm, *t2i):
-        labels = {description.label for description in descriptions}
-        scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
-        painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
-        async with Chat(llm, store) as chat, painters as painter:
+        sections["t2i"] = settings.t2i
+    if settings.filter.scorer == "ask":
+        sections["vision"] = settings.vision
+    with server.running(**sections) as running:
+        servers = dict(zip(sections, running, strict=True))
+        t2i = servers.get("t2i")
+        painters = OpenAIPainter(t2i, store) if t2i else DiffusersPainter(settings.t2i, store)
+        scorer: Scorer
+        async with AsyncExitStack() as stack:
+            if "vision" in servers:
+                seeing = await stack.enter_async_context(Chat(servers["vision"], store))
+                scorer, texts_cut, real = make_questions(settings.filter, seeing, words, classes), 0, []
+            else:
+                labels = {description.label for description in descriptions}
+                scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
+            chat = await stack.enter_async_context(Chat(servers["llm"], store))
+            painter = await stack.enter_async_context(painters)
             context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             counts: Counter[str] = Counter(texts_cut=texts_cut)
@@ -105,12 +122,31 @@ async def generate_all(
         if cut := counts["prompts_cut"]:
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
         failed = [chain[-1] for chain in chains if chain[-1].verdict == "failed"]
-        # Where there is an image, its refinement failed.
-        undrawn = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is None}
-        unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
+        # Where there is an image, its questions or its refinement failed.
+        undrawn, unseen, unrefined = (
+            {attempt.id: attempt.reason or "" for attempt in failed if blame(attempt) == name}
+            for name in ("t2i", "vision", "llm")
+        )
         painter.check_failures(undrawn, len(descriptions), "image")
-        llm.check_failures(unrefined, len(descriptions), "refinement")
+        if unseen:
+            servers["vision"].check_failures(unseen, len(descriptions), "answer")
+        servers["llm"].check_failures(unrefined, len(descriptions), "refinement")
     return [attempt for chain in chains for attempt in chain], [Calls(counts, failures)], real
+
+
+def blame(failed: Attempt) -> str:
+    """The section of params.yaml whose model gave nothing usable."""
+    if failed.image is None:
+        return "t2i"
+    return "vision" if (failed.reason or "").startswith(FAILED) else "llm"
+
+
+def make_questions(
+    settings: FilterSettings, vision: Chat, words: prompts.Prompts, classes: list[ClassRecord]
+) -> FeatureQuestions:
+    """The scorer `ask`. It asks about drawings alone: real photos are not scored, as each would be a paid call."""
+    templates = files.read_jsonl(TEMPLATES, ClassTemplate) if settings.text == "templates" else []
+    return FeatureQuestions(vision, words, classes, {t.label: t.features for t in templates}, settings)
 
 
 async def make_filter(
@@ -155,7 +191,7 @@ def make_scorer(
     texts: list[str],
     classes: list[ClassRecord],
     descriptions: list[ExistingDescription | ExtendedDescription],
-) -> Scorer[Any]:
+) -> Measurer[Any]:
     if settings.scorer != "contrast":
         return Absolute(settings, clip, texts)
     return Contrast(clip, texts, classes, [d for d in descriptions if d.kept], settings.threshold)

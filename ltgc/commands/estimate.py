@@ -40,6 +40,9 @@ KEPT = 0.95  # fraction of the descriptions that the repetition check keeps
 # a fifth of these again, and so on: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
 NAME_TOKENS = 10  # of a reply that names a class
+# Of the scorer `ask`: the features of a description and of its class's template, and the reply to each.
+FEATURES, FEATURE = 8, 20  # characters
+ANSWER_TOKENS = 4
 
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
@@ -47,7 +50,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     words = prompts.load()
     tail = [c for c in classes if c.train < settings.extend.target]
     image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
-    described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
+    described, extended, summed_up, refined, seen = Cost(), Cost(), Cost(), Cost(), Cost()
     images = 0.0
     for c in classes:
         length = DESCRIPTION + len(c.name)
@@ -68,6 +71,10 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     shown = min(images_wanted(settings), sum(c.test for c in classes))
     question = _tokens(_length(words.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
     named = _asked(shown, question, NAME_TOKENS)
+
+    if settings.filter.scorer == "ask":
+        question = _tokens(_length(words.ask_features(["f" * FEATURE] * FEATURES, "", None, 1))) + image_tokens
+        seen = _asked(images * REPLIES_AN_IMAGE, question, FEATURES * ANSWER_TOKENS)
 
     prompt_tokens, image_tokens = drawing_tokens.expected(settings.t2i, "d" * DESCRIPTION)
 
@@ -91,7 +98,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         "describe": cost(settings.vision, described),
         "extend": cost(settings.llm, extended),
         "templates": cost(settings.llm, summed_up),
-        "generate": cost(settings.llm, refined, images),
+        "generate": cost(settings.llm, refined, images) + cost(settings.vision, seen),
         "ask": cost(settings.vision, named),
     }
 
@@ -133,10 +140,13 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
     held = dict.fromkeys(costs, 0)
     for name, _ in stored():
         held[name] = held.get(name, 0) + 1
+    drawing = [settings.llm.model, settings.t2i.billed_as]
+    if settings.filter.scorer == "ask":
+        drawing.append(settings.vision.model)
     models = dict.fromkeys(costs, settings.llm.model) | {
         "describe": settings.vision.model,
         "ask": settings.vision.model,
-        "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
+        "generate": ", ".join(dict.fromkeys(drawing)),
     }
     # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.
     table = Table(title="Estimate of what the loops will ask for", box=box.SIMPLE_HEAD, padding=0)
@@ -163,6 +173,6 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
 
 
 def main() -> None:
-    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices")
     classes = files.read_csv(CLASSES, ClassRecord)
     output().print(table(settings, estimate(settings, classes)))

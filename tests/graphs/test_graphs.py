@@ -28,7 +28,7 @@ from ltgc.clients import server
 from ltgc.clients.chat import Chat
 from ltgc.clients.painter import Drawing
 from ltgc.clients.store import Store
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import ChatSettings
@@ -362,8 +362,8 @@ class Painter:
 class Scorer:
     """The more stars a prompt has, the better."""
 
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        return float(image.count(b"star")), 2.0
+    async def score(self, subject: Subject, image: bytes) -> Score:
+        return Score(float(image.count(b"star")), 2.0)
 
 
 START = "A photo of the class rose, petals in rain."

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from ltgc.pipeline.files import Record
 
 ATTEMPTS = Path("generated/attempts.jsonl")
@@ -38,6 +40,8 @@ class Attempt(Record):
     verdict: Verdict
     refines: str | None  # id of the attempt whose prompt this one refines
     reason: str | None
+    # Of the scorer `ask`: feature -> whether the vision model sees it. Left out of the file where there is none.
+    answers: dict[str, bool] | None = Field(None, exclude_if=lambda answers: answers is None)
 
 
 def attempt_id(slug: str, index: int, round: int) -> str:
