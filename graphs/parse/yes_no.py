@@ -33,7 +33,10 @@ def split_features(features: str) -> list[str]:
 
 def distinct(features: Sequence[str]) -> list[str]:
     """`features` without those that say the same in other case or punctuation."""
-    return list({normalised(feature): feature for feature in reversed(features)}.values())[::-1]
+    found: dict[str, str] = {}
+    for feature in features:
+        found.setdefault(normalised(feature), feature)
+    return list(found.values())
 
 
 def parse_answers(reply: str, count: int) -> list[bool]:
