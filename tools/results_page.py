@@ -99,7 +99,9 @@ def variants(root: Path) -> str | None:
         name: [r.method, f"{r.generated:,}", *map(spread, r.accuracy.values()), *less(r.less_ltgc)]
         for name, r in found.items()
     }
-    return markdown("variant", ["method", "drawings", *METRICS.values(), "All, less", "Few, less"], rows)
+    note = detectable({name: r.less_ltgc for name, r in found.items() if r.less_ltgc})
+    text = markdown("variant", ["method", "drawings", *METRICS.values(), "All, less", "Few, less"], rows)
+    return text + (f"\n{note[0].upper()}{note[1:]}.\n" if note else "")
 
 
 def filters(root: Path) -> str | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ltgc.clip.detection import BATCH, REAL_IMAGES, Absolute, Filter, real_images
 from ltgc.clip.encoder import Clip
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.data import images
 from ltgc.pipeline.artifacts.dataset import ImageRecord
 from ltgc.pipeline.errors import LTGCError
@@ -166,7 +166,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_other(clip, pic
 
     bad, good = asyncio.run(at_once())
     assert isinstance(bad, images.BadImage)
-    assert good[1] == 0.3
+    assert isinstance(good, Score) and good.threshold == 0.3
 
 
 def test_a_real_image_that_is_bad_or_missing_is_named(clip, tmp_path):
