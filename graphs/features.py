@@ -1,6 +1,7 @@
 """The scorer `ask` (docs/models.md): a vision model says of each feature whether a drawing shows it.
 
-One question a drawing holds the features of the description that was drawn and those of the class template C_y.
+One question a drawing holds all features of the description that was drawn. Those of the class template C_y are asked
+about only where a description has none: they are the class's most common ones, and a rarer variant lacks some of them.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from graphs.parse.reply import Unusable, usable_text
-from graphs.parse.yes_no import distinct, parse_answers, split_features
+from graphs.parse.yes_no import parse_answers, split_features
 from graphs.prompts import Prompts
 from ltgc.clients.chat import Chat
 from ltgc.clip.detection import DECIMALS
@@ -31,7 +32,7 @@ class FeatureQuestions:
         templates: Mapping[int, Sequence[str]],
         settings: FilterSettings,
     ) -> None:
-        """chat: the vision model; templates: label -> the features of C_y that are asked about, or none."""
+        """chat: the vision model; templates: label -> the features of C_y."""
         self._chat, self._prompts, self._settings = chat, prompts, settings
         self._classes = {c.label: c for c in classes}
         self._templates = templates
@@ -41,8 +42,7 @@ class FeatureQuestions:
     def features(self, subject: Subject) -> list[str]:
         """What is asked about: at least one feature, if only that the image shows the class."""
         drawn = split_features(subject.features or "")
-        found = distinct([*drawn, *self._templates.get(subject.label, ())])
-        return found or [self._classes[subject.label].name]
+        return drawn or list(self._templates.get(subject.label, ())) or [self._classes[subject.label].name]
 
     async def score(self, subject: Subject, image: bytes) -> Score:
         """The share of features that are there. No usable answer after filter.tries questions: no score."""

@@ -145,8 +145,8 @@ def make_questions(
     settings: FilterSettings, vision: Chat, words: prompts.Prompts, classes: list[ClassRecord]
 ) -> FeatureQuestions:
     """The scorer `ask`. It asks about drawings alone: real photos are not scored, as each would be a paid call."""
-    templates = files.read_jsonl(TEMPLATES, ClassTemplate) if settings.text == "templates" else []
-    return FeatureQuestions(vision, words, classes, {t.label: t.features for t in templates}, settings)
+    templates = {t.label: t.features for t in files.read_jsonl(TEMPLATES, ClassTemplate)}
+    return FeatureQuestions(vision, words, classes, templates, settings)
 
 
 async def make_filter(

@@ -1,7 +1,6 @@
 """Yes/no questions about features: which ones to ask, and what a reply answers."""
 
 import re
-from collections.abc import Sequence
 
 from graphs.parse.reply import REFUSAL, THINKING, Unusable, normalised, one_line
 
@@ -28,15 +27,10 @@ def split_features(features: str) -> list[str]:
             held = piece + joint
         elif piece:
             found.append(piece)
-    return distinct(found)[:MAX_FEATURES]
-
-
-def distinct(features: Sequence[str]) -> list[str]:
-    """`features` without those that say the same in other case or punctuation."""
-    found: dict[str, str] = {}
-    for feature in features:
-        found.setdefault(normalised(feature), feature)
-    return list(found.values())
+    distinct: dict[str, str] = {}
+    for feature in found:
+        distinct.setdefault(normalised(feature), feature)
+    return list(distinct.values())[:MAX_FEATURES]
 
 
 def parse_answers(reply: str, count: int) -> list[bool]:

@@ -40,8 +40,8 @@ KEPT = 0.95  # fraction of the descriptions that the repetition check keeps
 # a fifth of these again, and so on: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
 NAME_TOKENS = 10  # of a reply that names a class
-# Of the scorer `ask`: the features of a description and of its class's template, and the reply to each.
-FEATURES, FEATURE = 8, 20  # characters
+# Of the scorer `ask`: the features of a description, and the reply to each.
+FEATURES, FEATURE = 4, 20  # characters
 ANSWER_TOKENS = 4
 
 

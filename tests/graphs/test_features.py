@@ -85,22 +85,21 @@ def test_a_drawing_is_asked_about_again_until_all_is_answered_and_has_no_score_w
         section = chat_section(script)
         with server.running(vision=section) as (vision,), Store(tmp_path / "store", [section]) as store:
             async with Chat(vision, store) as chat:
-                questions = FeatureQuestions(
-                    chat, prompts.load("ask_features"), [rose], {0: ["thorns", "Red petals"]}, settings
-                )
+                questions = FeatureQuestions(chat, prompts.load("ask_features"), [rose], {0: ["buds"]}, settings)
                 return [await questions.score(subject, png()) for subject in subjects]
 
     with openai_server() as script:
         script.replies = ["A lovely rose.", "1. yes\n2. no", *["Well."] * 2, Fault(500)]
         answered, silent, down = asyncio.run(
-            scores(script, Subject(0, "red petals"), Subject(0, "stem"), Subject(0, "leaf"))
+            scores(script, Subject(0, "with red petals and thorns"), Subject(0, "stem"), Subject(0))
         )
     assert (answered.score, answered.threshold) == (0.5, 1.0)
-    assert answered.answers == {"red petals": True, "thorns": False}  # what both texts name is one question
+    assert answered.answers == {"red petals": True, "thorns": False}
     assert answered.counts["vision_calls"] == 2
     first, second = map(said, script.requests[:2])
     assert "1. red petals\n2. thorns" in first and "could not be used" not in first and "rose" not in first
     assert "did not answer each question" in second
+    assert "1. buds" in said(script.requests[-1])  # of the class, where nothing is said of the drawing
     assert (silent.score, silent.reason) == (None, "questions: unanswered")
     assert (down.score, down.reason, down.counts["vision_calls"]) == (None, "questions: http_500", 1)
     assert script.calls == 5
