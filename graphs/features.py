@@ -1,7 +1,7 @@
 """The scorer `ask` (docs/models.md): a vision model says of each feature whether a drawing shows it.
 
-One question a drawing holds all features of the description that was drawn. Those of the class template C_y are asked
-about only where a description has none: they are the class's most common ones, and a rarer variant lacks some of them.
+One question a drawing holds all features of the description that was drawn. Where it has none, those of the class
+template C_y are asked about: they are the most common ones, and a rarer variant lacks some of them.
 """
 
 import asyncio
