@@ -49,7 +49,7 @@ def accepted(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
 
 
 def refused(attempts: Sequence[Attempt]) -> dict[int, list[list[Attempt]]]:
-    """label -> refinement chains whose first drawing CLIP scored too low, or the image model refused to draw."""
+    """label -> refinement chains whose first drawing scored too low, or that the image model refused to draw."""
     of_class: dict[int, list[list[Attempt]]] = defaultdict(list)
     for chain in refinement_chains(attempts):
         if len(chain) > 1 or any(below_threshold(attempt) for attempt in chain):
