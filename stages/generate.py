@@ -95,10 +95,11 @@ async def generate_all(
         t2i = servers.get("t2i")
         painters = OpenAIPainter(t2i, store) if t2i else DiffusersPainter(settings.t2i, store)
         scorer: Scorer
+        texts_cut, real = 0, list[RealScore]()
         async with AsyncExitStack() as stack:
             if "vision" in servers:
                 seeing = await stack.enter_async_context(Chat(servers["vision"], store))
-                scorer, texts_cut, real = make_questions(settings.filter, seeing, words, classes), 0, []
+                scorer = make_questions(settings.filter, seeing, words, classes)
             else:
                 labels = {description.label for description in descriptions}
                 scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
