@@ -59,9 +59,9 @@ def run_in(folder: Path, method: str) -> None:
 
 def take_in_replies() -> None:
     """What LTGC itself asked may have been pulled, and be in no pool of this machine yet."""
-    settings = params.load("servers", "llm", "vision", "t2i")
+    settings = params.load("servers", "llm", "t2i")
     for name in ("extend", "templates", "generate"):
-        with Store(STORE / name, [settings.llm, settings.vision, settings.t2i], share=False):
+        with Store(STORE / name, [settings.llm, settings.t2i], share=False):
             pass
 
 
