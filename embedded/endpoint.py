@@ -226,7 +226,9 @@ class Flowers:
         with _one_at_a_time:
             flower = eyes().look(images[-1])
         if "which of these classes" in text.lower():
-            return field_guide.identify(text, flower, rng)
+            return field_guide.identify(text, vars(flower), rng)
+        if "tags:" in text.lower():
+            return field_guide.tag(flower, rng)
         if "yes or no" in text:
             return yes_no.answer(text, flower, rng)
         kind = field_guide.find_species(text)

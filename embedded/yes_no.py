@@ -31,5 +31,5 @@ def shows(flower: Flower, feature: str) -> bool:
     """Whether the flower has everything that the feature names; of a species' name, whether it looks like one."""
     named = words.read(feature)
     if not named and (kind := field_guide.find_species(feature)):
-        return max(field_guide.species().values(), key=lambda other: other.likelihood(flower)) is kind
+        return max(field_guide.species().values(), key=lambda other: other.likelihood(vars(flower))) is kind
     return all(getattr(flower, axis) == value for axis, value in named.items())

@@ -21,6 +21,8 @@ PLACES = {
     "describe": {"class_name", "context"},
     "classify": {"class_list"},
     "ask_features": {"features", "unusable", "number"},
+    "tags": set(),
+    "classify_tags": {"class_list", "tags"},
     "extend": {"class_name", "descriptions", "wanted", "stalled", "context"},
     "repetition_check": {"class_name", "descriptions", "known"},
     "summarize": {"class_name", "descriptions", "context"},
@@ -90,6 +92,14 @@ class Prompts:
             number=number,
         )
         return _with_image(text, image_url)
+
+    def tags(self, image_url: str) -> list[BaseMessage]:
+        """An image, to be described for a language model that tells its class."""
+        return _with_image(self._text("tags"), image_url)
+
+    def classify_tags(self, class_list: str, tags: str) -> list[BaseMessage]:
+        """Which class an image shows, of what the vision model says of it alone."""
+        return [HumanMessage(self._text("classify_tags", class_list=class_list, tags=tags.strip()))]
 
     def extend(
         self,

@@ -43,6 +43,7 @@ NAME_TOKENS = 10  # of a reply that names a class
 # Of the scorer `ask`: the features of a description, and the reply to each.
 FEATURES, FEATURE = 4, 20  # characters
 ANSWER_TOKENS = 4
+TAGS_TOKENS = 120  # of ten tags and three captions
 
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
@@ -69,8 +70,13 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
     shown = min(images_wanted(settings), sum(c.test for c in classes))
-    question = _tokens(_length(words.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
-    named = _asked(shown, question, NAME_TOKENS)
+    class_list = prompts.class_list([c.name for c in classes])
+    question = _tokens(_length(words.classify(class_list, ""))) + image_tokens
+    named, of_tags = _asked(shown, question, NAME_TOKENS), Cost()
+    if settings.ask.way == "tags":
+        named = _asked(shown, _tokens(_length(words.tags(""))) + image_tokens, TAGS_TOKENS)
+        question = _tokens(_length(words.classify_tags(class_list, ""))) + TAGS_TOKENS
+        of_tags = _asked(shown, question, NAME_TOKENS)
 
     if settings.filter.scorer == "ask":
         question = _tokens(_length(words.ask_features(["f" * FEATURE] * FEATURES, "", None, 1))) + image_tokens
@@ -99,7 +105,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         "extend": cost(settings.llm, extended),
         "templates": cost(settings.llm, summed_up),
         "generate": cost(settings.llm, refined, images) + cost(settings.vision, seen),
-        "ask": cost(settings.vision, named),
+        "ask": cost(settings.vision, named) + cost(settings.llm, of_tags),
     }
 
 
@@ -145,7 +151,7 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         drawing.append(settings.vision.model)
     models = dict.fromkeys(costs, settings.llm.model) | {
         "describe": settings.vision.model,
-        "ask": settings.vision.model,
+        "ask": settings.vision.model + (f", {settings.llm.model}" if settings.ask.way == "tags" else ""),
         "generate": ", ".join(dict.fromkeys(drawing)),
     }
     # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.

@@ -20,7 +20,7 @@ from helpers.paths import ROOT
 from langchain_openai import ChatOpenAI
 from PIL import Image
 
-from embedded import endpoint, field_guide, truth, words
+from embedded import endpoint, field_guide, truth, words, yes_no
 from embedded.captions import OPTIONS, caption, codes, near_neighbour, random_flower
 from embedded.pretrain import text_features, zero_shot
 from embedded.wildflowers import AXES, SCENES, load_species, photos
@@ -168,6 +168,10 @@ def test_the_vision_model_tells_features_that_a_drawing_has_from_others(client):
             except Unusable:  # now and then it forgets what it was asked for
                 continue
     assert len(right) == 6 and sum(right) >= 5
+    kinds = field_guide.species()
+    looks = {name: kind.sample(rng, common_only=True) for name, kind in kinds.items()}
+    assert all(yes_no.shows(flower, name) for name, flower in looks.items())
+    assert not any(yes_no.shows(looks[kind.sibling], name) for name, kind in kinds.items())
 
 
 def test_the_vision_model_sees_pixels_and_no_metadata(client, world):
