@@ -93,7 +93,8 @@ async def generate_all(
     with server.running(**sections) as running:
         servers = dict(zip(sections, running, strict=True))
         t2i = servers.get("t2i")
-        painters = OpenAIPainter(t2i, store) if t2i else DiffusersPainter(settings.t2i, store)
+        painter: OpenAIPainter | DiffusersPainter
+        painter = OpenAIPainter(t2i, store) if t2i else DiffusersPainter(settings.t2i, store)
         scorer: Scorer
         texts_cut, real = 0, list[RealScore]()
         async with AsyncExitStack() as stack:
@@ -104,7 +105,7 @@ async def generate_all(
                 labels = {description.label for description in descriptions}
                 scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
             chat = await stack.enter_async_context(Chat(servers["llm"], store))
-            painter = await stack.enter_async_context(painters)
+            await stack.enter_async_context(painter)
             context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             counts: Counter[str] = Counter(texts_cut=texts_cut)

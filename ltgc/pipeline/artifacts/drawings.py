@@ -41,7 +41,7 @@ class Attempt(Record):
     refines: str | None  # id of the attempt whose prompt this one refines
     reason: str | None
     # Of the scorer `ask`: feature -> whether the vision model sees it. Left out of the file where there is none.
-    answers: dict[str, bool] | None = Field(None, exclude_if=lambda answers: answers is None)
+    answers: dict[str, bool] | None = Field(default=None, exclude_if=lambda answers: answers is None)
 
 
 def attempt_id(slug: str, index: int, round: int) -> str:
