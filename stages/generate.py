@@ -163,7 +163,8 @@ async def make_filter(
     clip = load_clip(settings.clip)
     existing = files.read_jsonl(EXISTING, ExistingDescription)
     # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
-    listed = [*existing, *(d for d in extended if not d.feedback)]
+    first = [d for d in extended if not d.feedback]
+    listed: list[ExistingDescription | ExtendedDescription] = [*existing, *first]
     scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
     images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
