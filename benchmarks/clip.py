@@ -34,6 +34,7 @@ from graphs import prompts, refine
 from graphs.review import Review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.painter import Drawing
+from ltgc.clients.start import Start
 from ltgc.clip.detection import BATCH, Absolute, Filter
 from ltgc.clip.device import pick_device
 from ltgc.clip.encoder import Clip
@@ -62,7 +63,7 @@ class Drawn:
     def seed(self, class_name: str, index: int, round: int) -> int:
         return index
 
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+    async def draw(self, slug: str, prompt: str, seed: int, start: Start | None) -> Drawing:
         return Drawing(seed, self.encoded[seed])
 
 
@@ -118,7 +119,7 @@ def measure(name: str, device: torch.device, table: Table) -> None:
             label=0, class_name="0", index=index, round=1, description="",
             features=None, scene=None, kept=True, reason=None,
         )  # fmt: skip
-        start = RefineState(slug="0", description=description)
+        start = RefineState(slug="0", description=description, start=None)
         await refine.graph.ainvoke(start, context=context)
 
     def ours(one: Callable[[int], Any]) -> None:

@@ -63,6 +63,9 @@ class Photos:
             return describe(name, self._any_look(name, rng))
         raise endpoint.APIError("there is no answer to this question")
 
+    def edit(self, *_: object) -> bytes:
+        raise endpoint.APIError("photos are not edited here")
+
     def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
         name = self._class_in(prompt)
         if rng.random() < self.wrong:

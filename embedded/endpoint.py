@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -27,7 +27,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from numpy.random import Generator
 from PIL import Image
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
 
 from embedded import field_guide, paint_box, rates, yes_no
 from embedded.styles import STYLES
@@ -47,6 +48,18 @@ class Models(Protocol):
 
     def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
         """An image file of `size` (width, height); style: a key of STYLES."""
+        ...
+
+    def edit(
+        self,
+        prompt: str,
+        photo: Image.Image,
+        strength: float,
+        size: tuple[int, int],
+        style: str | None,
+        rng: Generator,
+    ) -> bytes:
+        """The same, of a photo that is changed; strength: in (0, 1], at 1 nothing is left of it."""
         ...
 
 
@@ -84,6 +97,13 @@ class ImageRequest(BaseModel):
     style: str | None = None
 
 
+class EditRequest(ImageRequest):
+    """The fields of a form. `strength` is that of diffusers' image-to-image pipelines; OpenAI has none."""
+
+    strength: float = Field(0.8, gt=0, le=1)
+    photo: str  # a digest of the file that is edited
+
+
 def api_error(_: Request, error: APIError) -> JSONResponse:
     body = {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": error.code}
     return JSONResponse({"error": body}, error.status)
@@ -119,7 +139,20 @@ def make_app(ours: Models) -> FastAPI:
 
     @app.post("/v1/images/generations")
     def images_generations(request: ImageRequest) -> dict[str, Any]:
-        return _images(ours, request)
+        return _images(ours, request, ours.paint)
+
+    @app.post("/v1/images/edits")
+    async def images_edits(request: Request) -> dict[str, Any]:
+        fields = dict(await request.form())
+        file = fields.pop("image", None)
+        if not isinstance(file, UploadFile):
+            raise APIError("image: send a file", param="image")
+        data = await file.read()
+        try:
+            edit = EditRequest.model_validate(fields | {"photo": hashlib.sha256(data).hexdigest()})
+        except ValidationError as error:
+            raise RequestValidationError([e | {"loc": ("body", *e["loc"])} for e in error.errors()]) from error
+        return await asyncio.to_thread(_edits, ours, edit, data)
 
     return app
 
@@ -150,16 +183,23 @@ def _chat(ours: Models, request: ChatRequest) -> dict[str, Any]:
     return head | {"model": request.model, "choices": choices, "usage": usage}
 
 
-def _images(ours: Models, request: ImageRequest) -> dict[str, Any]:
+def _edits(ours: Models, request: EditRequest, data: bytes) -> dict[str, Any]:
+    photo = _decoded(data, "image")
+
+    def edit(prompt: str, *size_style_rng: Any) -> bytes:
+        return ours.edit(prompt, photo, request.strength, *size_style_rng)
+
+    return _images(ours, request, edit)
+
+
+def _images(ours: Models, request: ImageRequest, paint: Callable[..., bytes]) -> dict[str, Any]:
     _check_model(request.model, (ours.t2i,))
     width, height = (64, 64) if request.size == "auto" else map(int, request.size.split("x"))
     if max(width, height) > 1024:
         raise APIError(f"size {request.size}: at most 1024x1024", param="size")
     if request.style is not None and request.style not in STYLES:
         raise APIError(f"style {request.style!r}: here there is {', '.join(STYLES)}", param="style")
-    images = [
-        ours.paint(request.prompt, (width, height), request.style, _rng(request, i)) for i in range(request.n)
-    ]
+    images = [paint(request.prompt, (width, height), request.style, _rng(request, i)) for i in range(request.n)]
     return {"created": 0, "data": [{"b64_json": base64.b64encode(image).decode()} for image in images]}
 
 
@@ -206,9 +246,16 @@ def _pixels(url: str) -> Image.Image:
     if not (head.startswith("data:image/") and head.endswith(";base64")):
         raise APIError("image_url: only data:image/...;base64 URLs can be read here", param="messages")
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB")
-    except (ValueError, OSError) as error:
+        return _decoded(base64.b64decode(data, validate=True), "messages")
+    except ValueError as error:
         raise APIError("image_url: not an image", param="messages") from error
+
+
+def _decoded(data: bytes, param: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+    except (ValueError, OSError) as error:
+        raise APIError(f"{param}: not an image", param=param) from error
     image.info.clear()
     return image
 
@@ -237,6 +284,21 @@ class Flowers:
 
     def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
         return paint_box.paint(prompt, size, style, rng)
+
+    def edit(
+        self,
+        prompt: str,
+        photo: Image.Image,
+        strength: float,
+        size: tuple[int, int],
+        style: str | None,
+        rng: Generator,
+    ) -> bytes:
+        from embedded.eyes import eyes
+
+        with _one_at_a_time:
+            seen = eyes().look(photo)
+        return paint_box.edit(prompt, photo, seen, strength, size, style, rng)
 
 
 @contextmanager

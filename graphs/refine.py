@@ -21,7 +21,7 @@ async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[
     painter, first = runtime.context.painter, state["description"]
     seed = painter.seed(first.class_name, first.index, state.get("round", 0))
     prompt = state.get("prompt", first.description)
-    drawing = await painter.draw(state["slug"], prompt, seed)
+    drawing = await painter.draw(state["slug"], prompt, seed, state["start"])
     counts = Counter(drawings=1, prompts_cut=int(drawing.cut))
     if drawing.image_tokens:
         counts |= Counter(drawing_prompt_tokens=drawing.prompt_tokens, drawing_tokens=drawing.image_tokens)
@@ -35,11 +35,14 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     """Score the image against what it is meant to show (Eq. 2)."""
     drawing, first, round = state["drawing"], state["description"], state.get("round", 0)
     attempts, images = state.get("attempts", []), state.get("images", {})
+    start = state["start"]
     scored, reviewed = Score(None, None), None
     verdict: Verdict = "failed"
     id = attempt_id(state["slug"], first.index, round)
     if drawing.image is not None:
-        subject = Subject(first.label, state.get("features", first.features), first.index)
+        # What is left of a photo may differ from the description: it is held against its class alone.
+        features = None if start and start.strength < 1 else state.get("features", first.features)
+        subject = Subject(first.label, features, first.index)
         scored = await runtime.context.scorer.score(subject, drawing.image)
         reviewed = runtime.context.review.drawing(first.class_name, drawing.image)
         refinable = round < runtime.context.max_refinements or bool(reviewed and reviewed.text)
@@ -60,6 +63,8 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
         refines=attempts[-1].id if attempts else None,
         reason=f"{reviewed.verdict}ed_in_review" if reviewed else drawing.reason or scored.reason,
         answers=scored.answers,
+        photo=start.path if start else None,
+        strength=start.strength if start else None,
     )
     failures = Counter([drawing.reason] if drawing.reason else []) + scored.failures
     rewording = reworded(reviewed) if reviewed and reviewed.text else None

@@ -14,6 +14,7 @@ from graphs.prompts import Prompts
 from graphs.review import Review
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
+from ltgc.clients.start import Start
 from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
@@ -125,7 +126,7 @@ class TemplateState(TypedDict):
 
 
 class Painter(Protocol):
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing: ...
+    async def draw(self, slug: str, prompt: str, seed: int, start: Start | None) -> Drawing: ...
 
     def seed(self, class_name: str, index: int, round: int) -> int: ...
 
@@ -147,6 +148,7 @@ class RefineContext:
 class RefineState(TypedDict):
     slug: str  # of the class
     description: ExtendedDescription  # what it begins with
+    start: Start | None  # the photo that all its drawings begin with
     prompt: NotRequired[str]  # what to draw next; at first the description
     features: NotRequired[str | None]  # of the prompt; at first of the description
     round: NotRequired[int]  # refinements asked for so far

@@ -14,6 +14,7 @@ from ltgc.clients.diffusers_pipeline import Painted, Pipeline, lora_file
 from ltgc.clients.ledger import Cost
 from ltgc.clients.painter import Drawing, seed_of
 from ltgc.clients.payments import AnsweredElsewhere
+from ltgc.clients.start import Start
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline import pins
 from ltgc.pipeline.batching import Batcher
@@ -43,7 +44,7 @@ class DiffusersPainter:
     def seed(self, class_name: str, index: int, round: int) -> int:
         return seed_of(self._section.seed, class_name, index, round)
 
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+    async def draw(self, slug: str, prompt: str, seed: int, start: Start | None = None) -> Drawing:
         """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
         The image depends on the prompt and the seed alone, but for the last bits: another batch around it may

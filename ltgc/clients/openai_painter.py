@@ -1,5 +1,6 @@
 """Drawing: the images API of any OpenAI-compatible server, with every image stored (Eq. 1)."""
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,8 @@ from ltgc.clients.ledger import NOT_BILLED, Cost
 from ltgc.clients.painter import FINAL, UNUSABLE, Drawing, seed_of, usable
 from ltgc.clients.payments import AnsweredElsewhere
 from ltgc.clients.server import Server
+from ltgc.clients.start import Start, png
+from ltgc.clients.start import key as start_key
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -37,21 +40,22 @@ class OpenAIPainter:
     def seed(self, class_name: str, index: int, round: int) -> int:
         return seed_of(self._section.seed, class_name, index, round)
 
-    async def draw(self, slug: str, prompt: str, seed: int) -> Drawing:
+    async def draw(self, slug: str, prompt: str, seed: int, start: Start | None = None) -> Drawing:
         """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
+        start: the photo that it edits. Its strength is sent as `strength`, which is no field of OpenAI's own API.
         Raises LTGCError when no other request can do better (a wrong key, model or address).
         """
         section = self._section
         # The seed counts even where it is not sent: it tells a second drawing of one prompt from the first.
-        more = [self._options] if self._options else []
+        more = [*([self._options] if self._options else []), *start_key(start)]
         key = key_of(
             "image", section.model, section.size, section.send_seed, seed, prompt, *more, *self.server.version
         )
         while (stored := self._store.get(section.address, slug, key)) is None:
             try:
                 async with self.server.limits.slots:
-                    stored = await self._pay(slug, key, prompt, seed)
+                    stored = await self._pay(slug, key, prompt, seed, start)
                 break
             except AnsweredElsewhere:
                 continue
@@ -65,13 +69,18 @@ class OpenAIPainter:
     def check_failures(self, failed: Mapping[str, str], asked: int, what: str) -> None:
         self.server.check_failures(failed, asked, what)
 
-    async def _pay(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
+    async def _pay(self, slug: str, key: str, prompt: str, seed: int, start: Start | None) -> dict[str, Any]:
         model, store = self._section.model, self._store
+        photo = await asyncio.to_thread(png, start, self._section.size) if start else None
         most = store.budget.cost(model, *drawing_tokens.expected(self._section, prompt), images=1)
         payment = await store.claim(self._section.address, key, model, most)
         async with payment.under_way():
             try:
-                response = await self._client.images.generate(**self._options_of(prompt, seed))
+                options = self._options_of(prompt, seed)
+                if start and photo:
+                    response = await self._client.images.edit(**_of_edit(options, photo, start.strength))
+                else:
+                    response = await self._client.images.generate(**options)
                 data = _bytes(response)
             except AnsweredElsewhere:
                 raise
@@ -104,6 +113,13 @@ class OpenAIPainter:
         if section.send_seed and section.seed is not None and not section.is_gpt_image:
             options["extra_body"] = {"seed": seed}
         return options
+
+
+def _of_edit(options: dict[str, Any], photo: bytes, strength: float) -> dict[str, Any]:
+    """The options of a generation as those of an edit, which has fewer fields of its own."""
+    more = options.pop("extra_body", {}) | {"strength": strength}
+    more |= {name: options.pop(name) for name in ("style",) if name in options}
+    return options | {"image": ("photo.png", photo, "image/png"), "extra_body": more}
 
 
 def _bytes(response: Any) -> bytes | None:

@@ -61,6 +61,10 @@ def fit(
         reason = "needs generated images, and generated/accepted has none (extend.target: 0?)"
         return run.model_copy(update={"skipped": reason}), None
 
+    if recipe.needs_starts and not inputs.strengths(drawings).any():
+        reason = "needs drawings that start from photos (t2i.start_strengths)"
+        return run.model_copy(update={"skipped": reason}), None
+
     torch.manual_seed(run_id.seed)
     classifier = _initial_classifier(recipe, settings, inputs)
     monitor = Monitor(_validation(classifier, settings, inputs), show)
@@ -70,7 +74,8 @@ def fit(
     head_alpha = None
     if settings.probe_first:
         head_alpha = probe_first(recipe, settings, classifier, drawings, inputs)
-    data = TrainingSet(*inputs.load(photos + drawings), original=len(photos))
+    images = photos + drawings
+    data = TrainingSet(*inputs.load(images), original=len(photos), strengths=inputs.strengths(images))
     plan = make_plan(recipe, data, settings)
     loss = _loss(recipe, settings, data, plan.soft, classifier)
     priors = source_priors(recipe, data, settings, len(classifier.head)) if plan.source is not None else None

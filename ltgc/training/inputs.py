@@ -55,13 +55,14 @@ class Inputs:
         return [*existing, *files.read_jsonl(EXTENDED, ExtendedDescription)]
 
     @cached_property
-    def _manifest(self) -> list[ImageRecord]:
-        return files.read_csv(MANIFEST, ImageRecord)
+    def _photos(self) -> dict[Split, list[Labelled]]:
+        photos: dict[Split, list[Labelled]] = {"train": [], "val": [], "test": []}
+        for image in files.each_csv(MANIFEST, ImageRecord):
+            photos[image.split].append((image_file(self._image_root, image), image.label))
+        return photos
 
     def photos(self, split: Split) -> list[Labelled]:
-        return [
-            (image_file(self._image_root, image), image.label) for image in self._manifest if image.split == split
-        ]
+        return self._photos[split]
 
     def drawings(self, settings: GeneratedSettings) -> list[Labelled]:
         """D_g: accepted drawings that are not nearly test images, up to train.generated.per_class."""
@@ -72,9 +73,17 @@ class Inputs:
     @cached_property
     def accepted(self) -> list[Labelled]:
         dropped = {drawing.image for drawing in files.read_csv(DROPPED, Contamination)}
-        attempts = files.read_jsonl(ATTEMPTS, Attempt)
-        accepted = [(a.image, a.label) for a in attempts if a.verdict == "accepted" and a.image]
-        return [(ImageFile(image), label) for image, label in accepted if image not in dropped]
+        return [(ImageFile(image), label) for image, label, _ in self._accepted if image not in dropped]
+
+    def strengths(self, images: Sequence[Labelled]) -> Tensor:
+        """(N,) float32: of drawings that start from a photo, how far each may have gone from it; of others 0."""
+        strengths = {image: strength for image, _, strength in self._accepted}
+        return torch.tensor([strengths.get(file.path) or 0.0 for file, _ in images])
+
+    @cached_property
+    def _accepted(self) -> list[tuple[str, int, float | None]]:
+        attempts = files.each_jsonl(ATTEMPTS, Attempt)
+        return [(a.image, a.label, a.strength) for a in attempts if a.verdict == "accepted" and a.image]
 
     @cached_property
     def drawings_weight(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ Data = Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
 class Sampling:
     data: Data
     sampler: Sampler
+    strength: float | None = None  # of the drawings; None: all of them
 
 
 BOTH = Sampling("both", CLASS_BALANCED)
@@ -32,17 +34,27 @@ class Recipe:
     i: Sampling | None  # None: nothing is trained
     j: Sampling | None = None  # None: nothing is mixed
     needs_generated: bool = False  # without D_g it would be another method
+    needs_starts: bool = False  # the same of drawings that start from a photo
+    curriculum: bool = False  # from drawings of the highest strength to those of the lowest, and to photos
 
-    def phases(self, train: TrainSettings) -> list[Phase]:
-        """The parts of a run, one after another.
+    def phases(self, train: TrainSettings, strengths: Sequence[float] = ()) -> list[Phase]:
+        """The parts of a run, one after another. strengths: of drawings that start from a photo, highest first.
 
         Where photos and drawings are sampled together and not mixed, train.generated.photos_last ends the run with
-        photos alone, class-balanced.
+        photos alone, class-balanced. A curriculum gives each strength an equal part of the steps before.
         """
         samplings = self._samplings(train)
         last = round(train.steps * train.generated.photos_last) if self.i == BOTH and not self.j else 0
-        phases = [Phase(train.steps - last, samplings), Phase(last, [Sampling("original", CLASS_BALANCED)])]
-        return [phase for phase in phases if phase.steps]
+        ends = [Phase(last, [Sampling("original", CLASS_BALANCED)])]
+        if not (self.curriculum and strengths):
+            phases = [Phase(train.steps - last, samplings)]
+        else:
+            marks = [round((train.steps - last) * k / len(strengths)) for k in range(len(strengths) + 1)]
+            phases = [
+                Phase(end - start, [replace(sampling, strength=strength) for sampling in samplings])
+                for strength, start, end in zip(strengths, marks, marks[1:], strict=False)
+            ]
+        return [phase for phase in phases + ends if phase.steps]
 
     def _samplings(self, train: TrainSettings) -> list[Sampling]:
         """Of x_i, and of x_j where the method mixes.
@@ -85,6 +97,11 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
+    # DA-Fusion (Trabucco et al., ICLR 2024, "Effective Data Augmentation With Diffusion Models"): the control, but
+    # half of the time a photo gives way to a drawing that starts from one of its class.
+    "da_fusion": Recipe(BOTH, needs_generated=True, needs_starts=True),
+    # DisCL (Liang et al., ICCV 2025, "Diffusion Curriculum"), its non-adaptive one for long tails.
+    "discl": Recipe(BOTH, needs_generated=True, needs_starts=True, curriculum=True),
     # LIFT+ (Shi et al. 2025, "LIFT+: Lightweight Fine-Tuning for Long-Tail Learning"), and with BalanceMix.
     "lift_plus": Recipe(Sampling("original", UNIFORM)),
     "ltgc_lift_plus": Recipe(

@@ -12,7 +12,7 @@ from ltgc.clip.crops import CROPS
 from ltgc.clip.pixels import Pixels
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import mixing
-from ltgc.training.methods import Data, Phase, Recipe, Sampling
+from ltgc.training.methods import Phase, Recipe, Sampling
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,24 @@ class TrainingSet:
     pixels: Pixels  # N images
     labels: Tensor  # (N,) int64 on the CPU
     original: int
+    strengths: Tensor | None = None  # (N,) float32: of drawings that start from a photo; 0: of others; None: all 0
 
-    def range(self, data: Data) -> slice:
+    def images(self, sampling: Sampling) -> Tensor:
+        """The images that are sampled from, as indices into the training set, int64."""
         end = len(self.labels)
         ranges = {"original": (0, self.original), "generated": (self.original, end), "both": (0, end)}
-        return slice(*ranges[data])
+        images = torch.arange(*ranges[sampling.data])
+        if sampling.strength is None:
+            return images
+        assert self.strengths is not None
+        strengths = self.strengths[images]
+        return images[(strengths == 0) | (strengths == torch.tensor(sampling.strength))]
+
+    @property
+    def strongest_first(self) -> list[float]:
+        """The strengths of the drawings that start from a photo, from the highest on."""
+        strengths = [] if self.strengths is None else self.strengths.unique().tolist()
+        return sorted((s for s in strengths if s), reverse=True)
 
     @property
     def drawing(self) -> Tensor:
@@ -82,12 +95,12 @@ def make_plan(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Pla
     Options that are off take no random numbers, so that the others stay what they are without the option.
     """
     shape = (settings.steps, settings.batch_size)
-    phases = recipe.phases(settings)
+    phases = recipe.phases(settings, data.strongest_first)
 
     def sampled(sampling: Sampling, steps: int) -> Tensor:
-        images = data.range(sampling.data)
+        images = data.images(sampling)
         samples = sampling.sampler.sample(data.labels[images], data.drawing[images], steps * settings.batch_size)
-        return images.start + samples.view(steps, settings.batch_size)
+        return images[samples].view(steps, settings.batch_size)
 
     indices = [
         torch.cat([sampled(phase.samplings[k], phase.steps) for phase in phases])

@@ -19,7 +19,7 @@ def class_prior(recipe: Recipe, data: TrainingSet, settings: TrainSettings, clas
     """
     a, b = settings.beta
     prior = torch.zeros(classes)
-    for phase in recipe.phases(settings):
+    for phase in recipe.phases(settings, data.strongest_first):
         shares = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]  # E[λ] and 1 - E[λ]
         for sampling, share in zip(phase.samplings, shares, strict=True):
             labels, drawing, frequencies = _frequencies(sampling, data)
@@ -32,11 +32,11 @@ def image_shares(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> 
     """The share that each image is expected to have in the targets of a run, (N,) float32, sums to 1."""
     a, b = settings.beta
     shares = torch.zeros(len(data.labels))
-    for phase in recipe.phases(settings):
+    for phase in recipe.phases(settings, data.strongest_first):
         parts = [a / (a + b), b / (a + b)] if len(phase.samplings) == 2 else [1.0]
         for sampling, part in zip(phase.samplings, parts, strict=True):
             share = phase.steps / settings.steps * part
-            shares[data.range(sampling.data)] += share * _frequencies(sampling, data)[2]
+            shares[data.images(sampling)] += share * _frequencies(sampling, data)[2]
     return shares
 
 
@@ -49,7 +49,7 @@ def source_priors(recipe: Recipe, data: TrainingSet, settings: TrainSettings, cl
     were adjusted, a class without drawings would not learn what it is not, which cost 1.5 points on validation.
     """
     rows = [torch.ones(classes)]
-    for phase in recipe.phases(settings):
+    for phase in recipe.phases(settings, data.strongest_first):
         labels, drawing, frequencies = _frequencies(phase.samplings[0], data)
         rows.append(photo_prior(labels, drawing, frequencies, classes))
     return torch.stack(rows).log()
@@ -63,7 +63,7 @@ def photo_prior(labels: Tensor, drawing: Tensor, frequencies: Tensor, classes: i
 
 def _frequencies(sampling: Sampling, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
     """Of the images that are sampled from: labels, which are drawings, expected share of each in the samples."""
-    images = data.range(sampling.data)
+    images = data.images(sampling)
     labels, drawing = data.labels[images], data.drawing[images]
     return labels, drawing, sampling.sampler.frequencies(labels, drawing).float()
 
@@ -72,5 +72,5 @@ def class_counts(recipe: Recipe, data: TrainingSet, classes: int) -> Tensor:
     """How many images of each class the method samples from, (classes,) int64."""
     sampled = torch.zeros(len(data.labels), dtype=torch.bool)
     for sampling in filter(None, (recipe.i, recipe.j)):
-        sampled[data.range(sampling.data)] = True
+        sampled[data.images(sampling)] = True
     return torch.bincount(data.labels[sampled], minlength=classes)

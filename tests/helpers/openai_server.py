@@ -136,7 +136,8 @@ def openai_server() -> Iterator[Script]:
         under_way += 1
         script.most_at_once = max(script.most_at_once, under_way)
         try:
-            question = await request.json()
+            form = "multipart" in request.headers["content-type"]
+            question = await _form(request) if form else await request.json()
             script.requests.append(question)
             script.keys.add(request.headers.get("authorization", ""))
             script.headers.append(dict(request.headers))
@@ -153,6 +154,10 @@ def openai_server() -> Iterator[Script]:
     async def image(request: Request) -> Response:
         return await answer(request, "image")
 
+    @app.post("/v1/images/edits")
+    async def edit(request: Request) -> Response:
+        return await answer(request, "image")
+
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
         script.keys.add(request.headers.get("authorization", ""))
@@ -166,6 +171,12 @@ def openai_server() -> Iterator[Script]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+async def _form(request: Request) -> dict[str, Any]:
+    """The fields of a form; of a file its bytes."""
+    fields = await request.form()
+    return {name: field if isinstance(field, str) else await field.read() for name, field in fields.items()}
 
 
 def _response(reply: Any) -> Response:

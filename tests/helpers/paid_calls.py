@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from langchain_core.messages import HumanMessage
 
@@ -26,12 +27,12 @@ def ask(section: ChatSettings, folder: Path, *questions: str, budget: Budget | N
     return asyncio.run(all_of_them())
 
 
-def draw(section: T2ISettings, folder: Path, *prompts: tuple[str, int]) -> list[Drawing]:
-    """The drawings of all (prompt, seed), asked for at once."""
+def draw(section: T2ISettings, folder: Path, *asked: tuple[Any, ...]) -> list[Drawing]:
+    """The drawings of all (prompt, seed) or (prompt, seed, start), asked for at once."""
 
     async def all_of_them() -> list[Drawing]:
         with server.running(t2i=section) as (t2i,), Store(folder, [section]) as store:
             async with OpenAIPainter(t2i, store) as painter:
-                return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in prompts))
+                return await asyncio.gather(*(painter.draw(SLUG, *each) for each in asked))
 
     return asyncio.run(all_of_them())

@@ -41,6 +41,8 @@ EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
     "ltgc_plus": ("both", True, None),
     "lift": ("original", False, None),
     "ltgc_lift": ("original", True, "generated"),
+    "da_fusion": ("both", True, None),
+    "discl": ("both", True, None),
     "lift_plus": ("original", False, None),
     "ltgc_lift_plus": ("original", True, "generated"),
 }
@@ -59,7 +61,8 @@ def settings(**changes: Any) -> TrainSettings:
 def training_set(images: torch.Tensor | None = None) -> TrainingSet:
     if images is None:
         images = torch.randint(256, (150, 3, 16, 16), dtype=torch.uint8)
-    return TrainingSet(images, LABELS, original=100)
+    strengths = torch.tensor([0.0] * 100 + [1.0, 0.5] * 25)
+    return TrainingSet(images, LABELS, original=100, strengths=strengths)
 
 
 def new_classifier(model: Clip, classes: int = 3) -> Classifier:

@@ -178,12 +178,23 @@ class T2ISettings(ServerSettings):
     response_format: Literal["b64_json"] | None = "b64_json"
     quality: str | None = None
     style: str | None = None
+    start_strengths: list[Annotated[float, Field(gt=0, le=1)]] = Field(default=[])
     diffusers: DiffusersSettings = DiffusersSettings()
 
     @model_validator(mode="after")
     def _style_is_read(self) -> "T2ISettings":
         if self.is_gpt_image and self.style:
             raise ValueError("style: gpt-image models take none; set it to null and ask for it in the description")
+        return self
+
+    @model_validator(mode="after")
+    def _strengths_differ(self) -> "T2ISettings":
+        if len(set(self.start_strengths)) < len(self.start_strengths):
+            raise ValueError("start_strengths: one is there twice; name each once")
+        if self.is_gpt_image and self.start_strengths not in ([], [1.0]):
+            raise ValueError("start_strengths: gpt-image models edit without a strength; set [1.0]")
+        if self.backend == "diffusers" and self.start_strengths:
+            raise ValueError("start_strengths: pipelines on this machine cannot start from photos yet; set []")
         return self
 
     @property

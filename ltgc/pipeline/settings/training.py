@@ -18,6 +18,8 @@ Method = Literal[
     "ltgc_plus",
     "lift",
     "ltgc_lift",
+    "da_fusion",
+    "discl",
     "lift_plus",
     "ltgc_lift_plus",
 ]
