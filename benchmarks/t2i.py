@@ -37,7 +37,7 @@ from graphs.review import Review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -78,8 +78,8 @@ def save_pipeline(folder: Path) -> None:
 
 
 class AcceptAll:
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        return 1.0, 0.0
+    async def score(self, subject: Subject, image: bytes) -> Score:
+        return Score(1.0, 0.0)
 
 
 def bare(pipe: Any) -> None:
