@@ -41,10 +41,11 @@ from ltgc.classifier.network import Classifier
 from ltgc.clip import crops, pixels
 from ltgc.clip.encoder import Clip
 from ltgc.pipeline import params
-from ltgc.pipeline.settings.training import TrainSettings
+from ltgc.pipeline.settings.training import Method, TrainSettings
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
 from ltgc.training.plan import TrainingSet, make_plan
+from ltgc.training.priors import source_priors
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -109,10 +110,13 @@ def timm_batches(folder: Path, side: int, batch_size: int, steps: int) -> Iterat
         yield mixup(x.to(DEVICE, non_blocking=True).float(), labels.to(DEVICE))
 
 
-def balancemix(network: Classifier, data: TrainingSet, settings: TrainSettings) -> None:
-    recipe = METHODS["balancemix"]
-    assert recipe
-    train(network, make_plan(recipe, data, settings), data, settings)
+def ltgc(method: Method, network: Classifier, data: TrainingSet, section: TrainSettings) -> None:
+    """All steps of a method, with the settings of its own but for the number of steps."""
+    recipe = METHODS[method]
+    settings = section.of(method).model_copy(update={"steps": section.steps})
+    plan = make_plan(recipe, data, settings)
+    priors = source_priors(recipe, data, settings, CLASSES) if plan.source is not None else None
+    train(network, plan, data, settings, source_priors=priors)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -149,8 +153,9 @@ def compare(name: str, folder: Path) -> None:
     wrapped = classifier(clip, settings, with_peft_attention)
     variants: dict[str, Callable[[], None]] = {
         "bare step (the limit)": lambda: on_batches(ours, same_batch(side, batch_size, steps)),
-        "LTGC, BalanceMix, images in memory": lambda: balancemix(ours, in_memory, settings),
-        f"LTGC, BalanceMix, JPEG files, {WORKERS} workers": lambda: balancemix(ours, on_disk, settings),
+        "LTGC, BalanceMix, images in memory": lambda: ltgc("balancemix", ours, in_memory, settings),
+        "LTGC, ltgc_plus, images in memory": lambda: ltgc("ltgc_plus", ours, in_memory, settings),
+        f"LTGC, BalanceMix, JPEG files, {WORKERS} workers": lambda: ltgc("balancemix", ours, on_disk, settings),
         f"timm's Mixup, torchvision's loader, {WORKERS} workers": lambda: on_batches(
             ours, timm_batches(folder, side, batch_size, steps)
         ),
@@ -178,7 +183,7 @@ def compare(name: str, folder: Path) -> None:
             on_batches(ours, same_batch(side, batch_size, 1))
         flops = counter.get_total_flops() / batch_size * rates["LTGC, BalanceMix, images in memory"]
         torch.cuda.reset_peak_memory_stats()
-        balancemix(ours, in_memory, settings)
+        ltgc("balancemix", ours, in_memory, settings)
         peak = torch.cuda.max_memory_allocated() / 1024**3
         console.print(
             f"{flops / matmul_rate():.2f} of the rate of a large matrix product; peak memory {peak:.1f} GiB"

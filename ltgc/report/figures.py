@@ -133,15 +133,16 @@ def scores(rows: Sequence[Mapping[str, str]]) -> Markup | None:
     mark = thresholds.pop() if one else 0.0
     axes.axvline(mark, color=INK, lw=1.2)
     axes.annotate(
-        f" threshold {mark:.3g}" if one else " threshold",
+        f" threshold {mark:.3g} " if one else " threshold ",
         (mark, 1),
         xycoords=("data", "axes fraction"),
+        ha="right" if mark > sum(axes.get_xlim()) / 2 else "left",  # where fewer bars are
         va="top",
         color=INK,
         fontsize="small",
     )
     axes.set(xlabel="score" if one else "score less the threshold of the class", ylabel="% of its kind")
-    axes.legend(frameon=False, loc="upper right", fontsize="small")
+    figure.legend(frameon=False, loc="outside upper left", ncols=3, fontsize="small")
     return _svg(figure, "Distributions of CLIP's scores around the threshold")
 
 
