@@ -102,9 +102,7 @@ class RayPipelines:
                 self._free.put(LTGCError(f"{KEY}: {' '.join(str(error).split())[:300]}"))
             elif (there := answer.result()) != (here := software()):
                 names = [f"{name} {there[name]}, not {here[name]}" for name in here if there[name] != here[name]]
-                self._free.put(
-                    LTGCError(f"{KEY}: a machine has {' and '.join(names)}; install it as here")
-                )
+                self._free.put(LTGCError(f"{KEY}: a machine has {' and '.join(names)}; install it as here"))
             else:
                 self._free.put(actor)
 
