@@ -58,11 +58,14 @@ def test_two_devices_draw_the_bytes_of_one(pipeline, tmp_path, monkeypatch):
     assert draw(settings, tmp_path / "two", *FLOWERS[:8]) == one
 
 
-def test_a_killed_process_and_a_killed_machine_lose_only_what_they_were_drawing(pipeline, tmp_path, machines):
+def test_a_killed_process_and_a_killed_machine_lose_only_what_they_were_drawing(
+    pipeline, tmp_path, machines, monkeypatch
+):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         expected = draw(section(pipeline, batch_size=2), tmp_path / "one process", *FLOWERS)
+        monkeypatch.setenv("LTGC_CACHE", f"{tmp_path / 'cluster'} pool")
         settings = section(pipeline, batch_size=2, cluster=machines.address)
         first, second = machines.worker_nodes
         done: list[int] = []

@@ -93,6 +93,7 @@ def test_gpu_hours_follow_from_a_rate_that_is_given_or_measured(world, capsys):
     settings = params.load("train", "methods", "seeds")
     trained = [method for method in settings.methods if not method.startswith("clip_zero_shot")]
     runs = (len(trained) + ("clip_finetune" in trained)) * len(settings.seeds)  # it takes twice the steps
+    images = runs * settings.train.steps * settings.train.batch_size
 
     estimate.main(drawing_rate=0.01)
     printed = capsys.readouterr().out
@@ -102,5 +103,5 @@ def test_gpu_hours_follow_from_a_rate_that_is_given_or_measured(world, capsys):
     files.write_json(gpu_hours.BENCH, {"device": "x", "training": {"images_per_second": 0.5, "of": "a slow GPU"}})
     estimate.main()
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"({runs * settings.train.steps * settings.train.batch_size:,} images trained at 0.5 a second" in printed
+    assert f"({images:,} images trained at 0.5 a second" in printed
     assert "a slow GPU" in printed and "GPU-hours of drawing: run" in printed
