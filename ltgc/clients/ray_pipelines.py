@@ -49,7 +49,7 @@ class RayPipelines:
         `identity` is the checksums or commits of pipeline and LoRA here: other weights at the same path of another
         machine are an error. Raises LTGCError where the cluster or what is asked of it is not there.
         """
-        self._ray = _ray()
+        self._ray = ray_library()
         self._connected = _connect(self._ray, section.diffusers.cluster)
         threads = torch.get_num_threads()
         device, self.count = _actors(self._ray.nodes(), section.diffusers.device, threads)
@@ -116,7 +116,8 @@ def software() -> dict[str, str]:
     return versions | {diffusers_pipeline.__name__: code}
 
 
-def _ray() -> Any:
+def ray_library() -> Any:
+    """The package ray. Raises LTGCError where it is not installed."""
     try:
         import ray
     except ImportError:
