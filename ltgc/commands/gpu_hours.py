@@ -40,7 +40,7 @@ def rates(drawing: float | None, training: float | None) -> Rates:
 
 def lines(settings: Any, drawings: float, known: Rates) -> list[str]:
     """What to say of each kind of work that our own GPUs do with these params."""
-    wanted = {"training": (trained_images(settings), "trained")}
+    wanted: dict[str, tuple[float, str]] = {"training": (trained_images(settings), "trained")}
     if settings.t2i.backend == "diffusers":
         wanted = {"drawing": (drawings, "drawn")} | wanted
     said = []
