@@ -226,7 +226,9 @@ class Flowers:
         with _one_at_a_time:
             flower = eyes().look(images[-1])
         if "which of these classes" in text.lower():
-            return field_guide.identify(text, flower, rng)
+            return field_guide.identify(text, vars(flower), rng)
+        if "tags:" in text.lower():
+            return field_guide.tag(flower, rng)
         kind = field_guide.find_species(text)
         name = kind.name if kind else "flower"
         return (field_guide.prose if rng.random() < rates.PROSE else field_guide.describe)(name, flower, rng)

@@ -5,7 +5,7 @@ It recognises what it is asked by a few words of the question, as it recognises 
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,8 @@ def find_species(text: str) -> Species | None:
 
 def answer(question: str, rng: Generator) -> str:
     """The reply to a question without an image."""
+    if "which of these classes" in question.lower():
+        return identify(question, _told(question), rng)
     kind = find_species(question)
     if kind is None:
         return "I'm sorry, I could not find that species in my field guide."
@@ -92,8 +94,32 @@ def prose(name: str, flower: Flower, rng: Generator) -> str:
     return f"The image shows a lovely flower. You can see {features}, and it stands {scene}."
 
 
-def identify(question: str, flower: Flower, rng: Generator) -> str:
-    """The species of the question's list that a flower looks most like, named as models name things."""
+def tag(flower: Flower, rng: Generator) -> str:
+    """Tags and captions of a flower. A tag names one feature, a caption some of them and where it stands."""
+    axes = [str(axis) for axis in rng.permutation([a for a in words.FEATURES if a != "form"])[: rates.TAGS]]
+    tags = [words.put(vars(flower), rng, [axis]) for axis in axes]
+    captions = []
+    for _ in range(3):
+        some = [axis for axis in words.FEATURES if rng.random() < rates.CAPTIONED]
+        captions.append(f"A photo of {words.put(vars(flower), rng, some)} {words.put_scene(flower.scene, rng)}.")
+    return f"Tags: flower, {', '.join(tags)}\nCaptions:\n" + "\n".join(f"- {caption}" for caption in captions)
+
+
+def _told(question: str) -> dict[str, str]:
+    """What a question that lists species says of one flower: the first that it says on each axis."""
+    told: dict[str, str] = {}
+    for line in question.splitlines():
+        if line not in species():
+            for piece in line.split(","):
+                told = words.read(piece) | told
+    return told
+
+
+def identify(question: str, flower: Mapping[str, str], rng: Generator) -> str:
+    """The species of the question's list that a flower looks most like, named as models name things.
+
+    flower: its values, on all axes or some.
+    """
     listed = set(question.splitlines())
     kinds = [kind for kind in species().values() if kind.name in listed]
     if not kinds or rng.random() < rates.UNSURE:

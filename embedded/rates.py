@@ -12,6 +12,8 @@ STUBBORN = 0.15  # a refinement that changes nothing that matters
 
 # The vision model (its other mistakes are its own: it sees through the small CLIP)
 PROSE = 0.05  # a reply that forgets the template
+TAGS = 4  # features that it tags, of the five that can be
+CAPTIONED = 0.5  # of the features of a flower: that a caption names it
 UNSURE = 0.03  # asked for the class, it declines to name one
 SENTENCE = 0.3  # it answers in a sentence, though the name alone was asked for
 ENGLISH = 0.15  # it says the English name

@@ -20,6 +20,8 @@ PROMPTS = Path("prompts")
 PLACES = {
     "describe": {"class_name", "context"},
     "classify": {"class_list"},
+    "tags": set(),
+    "classify_tags": {"class_list", "tags"},
     "extend": {"class_name", "descriptions", "wanted", "stalled", "context"},
     "repetition_check": {"class_name", "descriptions", "known"},
     "summarize": {"class_name", "descriptions", "context"},
@@ -77,6 +79,14 @@ class Prompts:
     def classify(self, class_list: str, image_url: str) -> list[BaseMessage]:
         """Which class an image shows (Table 3)."""
         return _with_image(self._text("classify", class_list=class_list), image_url)
+
+    def tags(self, image_url: str) -> list[BaseMessage]:
+        """An image, to be described for a language model that tells its class."""
+        return _with_image(self._text("tags"), image_url)
+
+    def classify_tags(self, class_list: str, tags: str) -> list[BaseMessage]:
+        """Which class an image shows, of what the vision model says of it alone."""
+        return [HumanMessage(self._text("classify_tags", class_list=class_list, tags=tags.strip()))]
 
     def extend(
         self,

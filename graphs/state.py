@@ -58,15 +58,18 @@ class ClassifyContext:
     prompts: Prompts
     class_list: str  # see prompts.class_list
     names: Names
+    llm: Chat | None = None  # which tells the class of the vision model's tags; None: the vision model tells it
 
 
 class ClassifyState(TypedDict):
     slug: str  # of the image's class; the model is not told
     image_url: str
-    reply: NotRequired[Reply]
+    reply: NotRequired[Reply]  # the last one
+    tags: NotRequired[str]  # what the vision model says that the image shows
     label: NotRequired[int | None]  # of the class that it names
     reason: NotRequired[ReplyReason | RequestReason | None]  # why it names none
-    counts: NotRequired[Counts]
+    counts: NotRequired[Counts]  # of the vision model
+    llm_counts: NotRequired[Counts]
     failures: NotRequired[Counts]
 
 

@@ -54,6 +54,8 @@ def main() -> None:
 
     asked = {name: summary[name] for name in LOOP_STAGES} | {"ask": files.read_json(CALLS / "ask.json")}
     costs = {name: stage_cost(section, name, calls) for name, calls in asked.items()}
+    if "llm" in asked["ask"]:  # ask.way: tags
+        costs["ask"] += stage_cost(section, "ask_llm", asked["ask"]["llm"])
     files.write_json(COST, cost_summary(costs))
     files.write_csv(COST_PLOT, cost_rows(costs), COST_FIELDS)
     files.write_json(LOOPS, summary)

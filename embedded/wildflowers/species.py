@@ -1,5 +1,6 @@
 """Species: distributions over the features of flowers, and what distinguishes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -28,10 +29,11 @@ class Species:
         unseen = () if flower.form == "open" else ("count", "shape")
         return all(getattr(flower, a) in values for a, values in self.features.items() if a not in unseen)
 
-    def likelihood(self, flower: Flower) -> float:
-        """The probability of the flower's features, a value that the species never shows counting as UNSEEN."""
-        drawn = [a for a in self.features if flower.form == "open" or a not in ("count", "shape")]
-        return prod(self.features[a].get(getattr(flower, a), UNSEEN) for a in drawn)
+    def likelihood(self, values: Mapping[str, str]) -> float:
+        """The probability of values on some axes, one that the species never shows counting as UNSEEN."""
+        unseen = () if values.get("form") == "open" else ("count", "shape")
+        drawn = [a for a in self.features if a in values and a not in unseen]
+        return prod(self.features[a].get(values[a], UNSEEN) for a in drawn)
 
     def sample(self, rng: Generator, scenes: tuple[str, ...] = SCENES, common_only: bool = False) -> Flower:
         """A random flower of the species; `common_only` takes the first variant of every feature."""

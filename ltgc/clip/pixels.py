@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ltgc.clip.crops import augment, crops
+from ltgc.clip.crops import augment
 from ltgc.clip.encoder import Clip, resized
 from ltgc.data import images
 from ltgc.pipeline import timing
@@ -60,17 +60,17 @@ class FilePixels:
         """Image `index` as CLIP sees it, (3, H, W) uint8."""
         return resized(self._load(index), self.preprocess)
 
-    def crop(self, index: int, randoms: Tensor) -> Tensor:
+    def crop(self, index: int, crop: Tensor) -> Tensor:
         """What `augment` makes of `whole`, (3, H, W) uint8, cut from the file's own pixels and resampled once.
 
-        randoms: (4,) in [0, 1), of `ltgc.clip.crops.crops`.
+        crop: (4,), as ltgc/clip/crops.py has it.
         """
         if self.frame is None:
             raise LTGCError(
                 f"clip.model: resizes images by {self.cfg['resize_mode']!r}; those that do not fit in memory can "
                 f"be cropped for a CLIP that resizes by one of {', '.join(FRAMES)}"
             )
-        side, flipped, left, top = (column.item() for column in crops(randoms[None].double()))
+        side, flipped, left, top = crop.tolist()
         height, width = self.shape[1:]
         image = self._load(index, shortest=math.ceil(max(height, width) / side))
         frame = self.frame(image.width, image.height)
@@ -94,7 +94,7 @@ FRAMES: dict[str, Callable[[int, int], tuple[int, int]]] = {
 }
 
 
-Request = tuple[Tensor, Tensor | None]  # indices (n,), random numbers for their crops (n, 4) or None: whole
+Request = tuple[Tensor, Tensor | None]  # indices (n,), their crops (n, 4) or None: whole
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ class _Reader(Dataset[Tensor | LTGCError]):
         return len(self.requests)
 
     def __getitem__(self, number: int) -> Tensor | LTGCError:
-        indices, randoms = self.requests[number]
+        indices, crops = self.requests[number]
         try:
-            if randoms is None:
+            if crops is None:
                 return torch.stack([self.files.whole(i) for i in indices.tolist()])
-            return torch.stack([self.files.crop(i, r) for i, r in zip(indices.tolist(), randoms, strict=True)])
+            return torch.stack([self.files.crop(i, crop) for i, crop in zip(indices.tolist(), crops, strict=True)])
         except LTGCError as error:
             return error  # raised here, it would reach the user as a traceback of the worker
 
@@ -131,9 +131,9 @@ def batches(pixels: Pixels, requests: Sequence[Request], device: torch.device, w
                 raise batch
             yield batch.to(device, non_blocking=True)
         return
-    for indices, randoms in requests:
+    for indices, crops in requests:
         batch = pixels[indices.to(device)]
-        yield batch if randoms is None else augment(batch, randoms.to(device))
+        yield batch if crops is None else augment(batch, crops.to(device))
 
 
 def load(files: Sequence[images.Reference], clip: Clip, limit: int = MEMORY_LIMIT) -> Pixels:

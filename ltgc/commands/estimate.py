@@ -41,6 +41,7 @@ KEPT = 0.95  # fraction of the descriptions that the repetition check keeps
 # a fifth of these again, and so on: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
 NAME_TOKENS = 10  # of a reply that names a class
+TAGS_TOKENS = 120  # of ten tags and three captions
 
 
 def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost]:
@@ -67,8 +68,13 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
 
     shown = min(images_wanted(settings), sum(c.test for c in classes))
-    question = _tokens(_length(words.classify(prompts.class_list([c.name for c in classes]), ""))) + image_tokens
-    named = _asked(shown, question, NAME_TOKENS)
+    class_list = prompts.class_list([c.name for c in classes])
+    question = _tokens(_length(words.classify(class_list, ""))) + image_tokens
+    named, of_tags = _asked(shown, question, NAME_TOKENS), Cost()
+    if settings.ask.way == "tags":
+        named = _asked(shown, _tokens(_length(words.tags(""))) + image_tokens, TAGS_TOKENS)
+        question = _tokens(_length(words.classify_tags(class_list, ""))) + TAGS_TOKENS
+        of_tags = _asked(shown, question, NAME_TOKENS)
 
     prompt_tokens, image_tokens = drawing_tokens.expected(settings.t2i, "d" * DESCRIPTION)
 
@@ -93,7 +99,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         "extend": cost(settings.llm, extended),
         "templates": cost(settings.llm, summed_up),
         "generate": cost(settings.llm, refined, images),
-        "ask": cost(settings.vision, named),
+        "ask": cost(settings.vision, named) + cost(settings.llm, of_tags),
     }
 
 
@@ -136,7 +142,7 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
         held[name] = held.get(name, 0) + 1
     models = dict.fromkeys(costs, settings.llm.model) | {
         "describe": settings.vision.model,
-        "ask": settings.vision.model,
+        "ask": settings.vision.model + (f", {settings.llm.model}" if settings.ask.way == "tags" else ""),
         "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
     }
     # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.

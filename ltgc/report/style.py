@@ -14,6 +14,8 @@ METHODS = {
     "ltgc_plus": "LTGC+",
     "lift": "LIFT",
     "ltgc_lift": "LTGC with LIFT",
+    "lift_plus": "LIFT+",
+    "ltgc_lift_plus": "LTGC with LIFT+",
     "lmm": "Vision model, asked",
 }
 # The first of them that ran is what the page is about, held against the control.
@@ -34,6 +36,8 @@ METHOD_STYLES: dict[str, dict[str, Any]] = {
     "ltgc_plus": {"color": "#2f9e62", "marker": "P", "zorder": 4},
     "lift": {"color": "#9aa0a6", "marker": "1"},
     "ltgc_lift": {"color": "#9aa0a6", "marker": "2"},
+    "lift_plus": {"color": "#9aa0a6", "marker": "3"},
+    "ltgc_lift_plus": {"color": "#9aa0a6", "marker": "4"},
 }
 OTHER_STYLE: dict[str, Any] = {"color": "#9aa0a6", "marker": "."}
 

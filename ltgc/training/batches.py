@@ -30,7 +30,7 @@ def batches(
     workers: as of `pixels.batches`.
     """
     steps = range(first, len(shares[0].i))
-    wanted = [(share.indices(step), share.crop_randoms(step)) for step in steps for share in shares]
+    wanted = [(share.indices(step), share.crops_of(step)) for step in steps for share in shares]
     images = pixels.batches(data.pixels, wanted, device, workers)
     labels = data.labels.to(device)
     on_device = [share.to(device) for share in shares]

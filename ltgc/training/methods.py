@@ -85,4 +85,9 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
+    # LIFT+ (Shi et al. 2025, "LIFT+: Lightweight Fine-Tuning for Long-Tail Learning"), and with BalanceMix.
+    "lift_plus": Recipe(Sampling("original", UNIFORM)),
+    "ltgc_lift_plus": Recipe(
+        Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
+    ),
 }

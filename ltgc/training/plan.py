@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ltgc.clip.crops import CROPS
 from ltgc.clip.pixels import Pixels
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import mixing
@@ -38,7 +39,7 @@ class Plan:
     """The samples of every step of a run: tensors (steps, B, ...), B the size of a batch."""
 
     i: Tensor  # (steps, B) int64: the images x_i, as indices into the training set
-    crops: Tensor  # (steps, B, 1 or 2, 4) float32 in [0, 1): random numbers for the crops of x_i and x_j
+    crops: Tensor  # (steps, B, 1 or 2, 4) float32: the crops of x_i and x_j (ltgc/clip/crops.py)
     j: Tensor | None = None  # (steps, B) int64: the images x_j; None: nothing is mixed
     lam: Tensor | None = None  # (steps, B) float32: λ of each pair
     corner: Tensor | None = None  # (steps, B, 2) float32 in [0, 1): where CutMix's box lies; None: Mixup
@@ -61,8 +62,8 @@ class Plan:
         """The images of `step` (from 0): all x_i, then all x_j. (B,) or (2 B,) int64."""
         return self.i[step] if self.j is None else torch.cat([self.i[step], self.j[step]])
 
-    def crop_randoms(self, step: int) -> Tensor:
-        """The random numbers for the crops of `indices(step)` (see ltgc.clip.crops), (B or 2 B, 4)."""
+    def crops_of(self, step: int) -> Tensor:
+        """The crops of `indices(step)`, (B or 2 B, 4)."""
         return self.crops[step].transpose(0, 1).flatten(0, 1)
 
     @property
@@ -93,7 +94,8 @@ def make_plan(recipe: Recipe, data: TrainingSet, settings: TrainSettings) -> Pla
         for k in range(len(phases[0].samplings))
     ]
     lam = mixing.sample_lambda(settings.beta, shape) if len(indices) == 2 else None
-    crops = torch.rand(settings.steps, 4, len(indices), settings.batch_size).permute(0, 3, 2, 1)
+    randoms = torch.rand(settings.steps, 4, len(indices), settings.batch_size).permute(0, 3, 2, 1)
+    crops = CROPS[settings.crops](randoms)
     if lam is None:
         source = _sources(indices[0], phases, data) if settings.generated.adjust else None
         return Plan(indices[0], crops, weight=_weights(indices, data, settings), source=source)

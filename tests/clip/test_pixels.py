@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from ltgc.clip import pixels
+from ltgc.clip.crops import steady
 from ltgc.clip.encoder import Clip
 from ltgc.clip.pixels import FilePixels
 from ltgc.data import images
@@ -30,7 +31,7 @@ def test_a_crop_from_the_file_is_the_crop_that_the_device_takes(
 ) -> None:
     files = FilePixels([ramp(tmp_path / "a.png", *size)] * 50, model)
     randoms = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
-    requests = [(torch.arange(50), randoms)]
+    requests = [(torch.arange(50), steady(randoms))]
     (from_files,) = pixels.batches(files, requests, CPU, workers=0)
     (on_device,) = pixels.batches(files.in_memory(), requests, CPU, workers=0)
     assert from_files.dtype == torch.uint8 and from_files.shape == on_device.shape == (50, 3, 16, 16)
@@ -40,7 +41,7 @@ def test_a_crop_from_the_file_is_the_crop_that_the_device_takes(
 
 def test_worker_processes_read_the_same_batches_in_order(model: Clip, tmp_path: Path) -> None:
     files = FilePixels([ramp(tmp_path / f"{k}.jpg", 40 + 8 * k, 48) for k in range(5)], model)
-    requests = [(torch.randint(5, (3,)), torch.rand(3, 4)) for _ in range(6)]
+    requests = [(torch.randint(5, (3,)), steady(torch.rand(3, 4))) for _ in range(6)]
     alone, together = (list(pixels.batches(files, requests, CPU, workers)) for workers in (0, 2))
     assert len(together) == 6 and all(map(torch.equal, together, alone))
 
@@ -54,9 +55,9 @@ def test_images_that_are_not_cropped_come_whole_as_clip_sees_them(model: Clip, t
 def test_an_unreadable_image_is_one_line_that_names_it_also_from_a_worker(model: Clip, tmp_path: Path) -> None:
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     files = FilePixels([tmp_path / "torn.jpg"], model)
-    for randoms in (None, torch.rand(1, 4)):
+    for crops in (None, steady(torch.rand(1, 4))):
         with pytest.raises(LTGCError) as error:
-            list(pixels.batches(files, [(torch.tensor([0]), randoms)], CPU, workers=1))
+            list(pixels.batches(files, [(torch.tensor([0]), crops)], CPU, workers=1))
         assert "torn.jpg: not an image" in str(error.value) and "\n" not in str(error.value)
 
 

@@ -167,6 +167,27 @@ def test_the_stage_scores_answers_and_pays_for_each_image_once(world):
     assert ANSWERS.read_bytes() != before
 
 
+def test_of_tags_the_llm_names_the_class_and_never_sees_the_image(world):
+    def reply(request):
+        text, sees = said(request), "image_url" in json.dumps(request["messages"])
+        names = [name for name in finished_pipeline.NAMES if name in text]
+        assert (request["model"], names) == (("m", []) if sees else ("l", finished_pipeline.NAMES))
+        if sees:
+            return refusals.pop() if refusals else "<think>A rose?</think>Tags: red, tall"
+        assert "Tags: red, tall" in text and "<think>" not in text
+        return finished_pipeline.NAMES[0]
+
+    refusals = ["I'm sorry, I can't help with that.", chat_body("", refusal="no")]
+    world.chat = reply
+    same = {"base_url": world.base_url, "api_key_env": "TEST_KEY", "retries": 0}
+    set_params(ask={"way": "tags"}, llm=same | {"model": "l"})
+    stage.main()
+    answers = files.read_jsonl(ANSWERS, Answer)
+    assert sum(a.prediction == 0 for a in answers) == 7 and sum(a.reason == "refused" for a in answers) == 2
+    calls = json.loads((CALLS / "ask.json").read_text())
+    assert (calls["calls"], calls["llm"]["calls"], calls["failures"]) == (9, 7, {"refused": 2})
+
+
 def test_a_server_that_is_down_is_no_wrong_answer(world):
     world.chat = lambda request: Fault(500)
     set_params(vision={"max_failed_fraction": 0.5, "concurrency": 16})
@@ -188,19 +209,24 @@ def test_turned_off_or_not_asked_for_it_asks_no_server_of_ours_and_has_no_score(
 def test_the_embedded_model_names_what_it_sees_as_untidily_as_real_ones():
     kinds = list(field_guide.species().values())
     names = Names(records([kind.name for kind in kinds]), read_synonyms(field_guide.WORLD))
-    question = prompts.load("classify").classify(prompts.class_list([kind.name for kind in kinds]), "")[0].text
-    right, reasons, replies = 0, [], set()
+    class_list = prompts.class_list([kind.name for kind in kinds])
+    question = prompts.load("classify").classify(class_list, "")[0].text
+    right, of_tags, reasons, replies = 0, 0, [], set()
     rng = np.random.default_rng(0)
     for label, kind in enumerate(kinds):
         for _ in range(20):
-            reply = field_guide.identify(question, kind.sample(rng), rng)
+            flower = kind.sample(rng)
+            told = prompts.load("classify_tags").classify_tags(class_list, field_guide.tag(flower, rng))[0].text
+            of_tags += kind.name.lower() in field_guide.answer(told, rng).lower()
+            reply = field_guide.identify(question, vars(flower), rng)
             replies.add(reply)
             try:
                 right += names.find(reply) == label
             except Unusable as unusable:
                 reasons.append(str(unusable))
     assert 0.8 < right / (20 * len(kinds)) < 1
+    assert 0.6 < of_tags / (20 * len(kinds)) < 1  # English names not counted
     assert set(reasons) == {"refused"}
     assert {"Digitalis purpurea", "digitalis purpurea", "foxglove"} <= replies
     assert any(reply.startswith("The flower in this image") for reply in replies)
-    assert "can't say" in field_guide.identify("a list of\nroses", kinds[0].sample(rng), rng)
+    assert "can't say" in field_guide.identify("a list of\nroses", vars(kinds[0].sample(rng)), rng)

@@ -14,7 +14,7 @@ from ltgc.pipeline.errors import LTGCError
 
 # SHA-256 of every question below, in the words in which the stored replies were asked for. Another word in a file
 # of prompts/ is another question: its replies are paid for again. If that is meant, put the new digest here.
-WORDS = "d3708cecb7dd81149bc4edecad79dd17548d3707d0457582f6e7ec33c5727040"
+WORDS = "7eae59c3d1bae4fd751bf0066065fb38462733899f6a68a6ea25d11edf70cf51"
 NAMES = ["Bellis perennis", 'a "quoted" {braced} {{twice}} %s $x {% if %} name', "two\nlines <b>&amp;"]
 LISTS = [[], ["A photo of the class x, a, in b."], ["one {a}", "two {{ b }} & <c>", "three"]]
 CONTEXTS = [None, "", "Plantae >\nAsterales"]
@@ -34,7 +34,11 @@ def every_question(words: prompts.Prompts) -> list[list[BaseMessage]]:
     asked += [words.repetition_check(*lists) for lists in product(NAMES, LISTS, LISTS)]
     for name, tried, unusable in product(NAMES, TRIED, (None, "empty", "http_500")):
         asked.append(words.refine(name, tried, unusable, len(tried)))
-    return [*asked, words.classify(prompts.class_list(NAMES), "data:x")]
+    of_tags = [
+        words.tags("data:x"),
+        words.classify_tags(prompts.class_list(NAMES), "Tags: {{a}}\nCaptions:\n- b.\n"),
+    ]
+    return [*asked, words.classify(prompts.class_list(NAMES), "data:x"), *of_tags]
 
 
 def test_the_words_are_those_that_the_stored_replies_were_asked_for_with(monkeypatch):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from ltgc.pipeline.artifacts.dataset import MANIFEST, class_slug
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
-from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, TrainSettings
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, Method, TrainSettings
 from ltgc.training.methods import METHODS
 from stages.evaluate import main as evaluate_stage
 from stages.train import main as train_stage
@@ -41,12 +41,15 @@ def head_of(root: Path, model: Clip, method: str = "clip_zero_shot") -> torch.Te
     return load_classifier(root / f"models/{method}/0", model).head
 
 
-def test_the_lift_pair_differs_in_what_it_draws_and_in_nothing_else() -> None:
-    lift, ltgc_lift, balancemix = METHODS["lift"], METHODS["ltgc_lift"], METHODS["balancemix"]
+@pytest.mark.parametrize("lift", ["lift", "lift_plus"])
+def test_a_lift_pair_differs_in_what_it_draws_and_in_nothing_else(lift: Method) -> None:
+    ltgc_lift = cast(Method, f"ltgc_{lift}")
+    alone, mixed, balancemix = METHODS[lift], METHODS[ltgc_lift], METHODS["balancemix"]
     own = params.load("train", path=ROOT / "params.yaml").train
-    assert own.of("lift") == own.of("ltgc_lift") != own.of("balancemix")
-    assert (ltgc_lift.i, ltgc_lift.j) == (balancemix.i, balancemix.j)
-    assert lift.i and (lift.i.data, lift.j) == ("original", None)
+    assert own.of(lift) == own.of(ltgc_lift) != own.of("balancemix")
+    assert (mixed.i, mixed.j) == (balancemix.i, balancemix.j)
+    assert alone.i and (alone.i.data, alone.j) == ("original", None)
+    assert (own.of(lift).crops == "decaying") == (lift == "lift_plus")
 
 
 def test_methods_without_drawings_are_those_that_sample_none() -> None:

@@ -41,6 +41,8 @@ EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
     "ltgc_plus": ("both", True, None),
     "lift": ("original", False, None),
     "ltgc_lift": ("original", True, "generated"),
+    "lift_plus": ("original", False, None),
+    "ltgc_lift_plus": ("original", True, "generated"),
 }
 TRAINED = [method for method, recipe in METHODS.items() if recipe.i]
 ORIGINAL = [0] * 70 + [1] * 20 + [2] * 10
@@ -180,12 +182,24 @@ def test_an_image_that_is_gone_is_named(model: Clip, tmp_path: Path) -> None:
 def test_augmentation_crops_within_the_image_and_flips_about_half() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(400, 3, 32, 32)  # brighter to the right
     randoms = torch.rand(400, 4, generator=torch.Generator().manual_seed(0))
-    out = crops.augment(ramp, randoms)
+    out = crops.augment(ramp, crops.steady(randoms))
     assert out.min() >= 0 and out.max() <= 248
     slope = (out[:, 0, 16, -1] - out[:, 0, 16, 0]) / 248
     assert 150 < (slope < 0).sum() < 250  # flipped
     assert slope.abs().min() > crops.SMALLEST_CROP - 0.05 and slope.abs().max() <= 1
     assert slope.abs().std() > 0.05  # crops of many sizes
+
+
+def test_decaying_crops_grow_to_the_whole_image_in_five_epochs_and_flip_none() -> None:
+    randoms = torch.rand(10, 400, 1, 4, generator=torch.Generator().manual_seed(0))
+    side, flipped, *_ = crops.decaying(randoms).unbind(-1)
+    area = side.square().flatten(1)  # (steps, 400)
+    least = torch.tensor([0.08, 0.1092, 0.2033, 0.3915, 1.0]).repeat_interleave(
+        2
+    )  # 1 - sqrt(1 - t²) of the way to 1
+    torch.testing.assert_close(area.min(1).values, least, rtol=0, atol=0.02)
+    torch.testing.assert_close(area.mean(1), (least + 1) / 2, rtol=0, atol=0.04)  # uniform
+    assert (area >= least[:, None] - 1e-6).all() and area.max() <= 1 and not flipped.any()
 
 
 # --- the loop -------------------------------------------------------------------------------------------

@@ -23,5 +23,6 @@ class TemplatesSettings(Section):
 
 
 class AskSettings(Section):
+    way: Literal["image", "tags"]
     max_images: Count | None
     seed: int

@@ -18,6 +18,8 @@ Method = Literal[
     "ltgc_plus",
     "lift",
     "ltgc_lift",
+    "lift_plus",
+    "ltgc_lift_plus",
 ]
 # Methods that are trained on photos alone, or on nothing (ltgc/training/methods.py).
 WITHOUT_DRAWINGS: tuple[Method, ...] = (
@@ -26,6 +28,7 @@ WITHOUT_DRAWINGS: tuple[Method, ...] = (
     "clip_finetune",
     "balanced_photos",
     "lift",
+    "lift_plus",
 )
 
 
@@ -83,6 +86,7 @@ class TrainSettings(Section):
     logit_scale: float | None
     loss: Literal["cross_entropy", "balanced_softmax", "logit_adjusted", "lade", "focal", "ldam", "class_balanced"]
     loss_settings: LossSettings
+    crops: Literal["steady", "decaying"]
     mixing: MixingSettings
     generated: GeneratedSettings
     interpolate: Literal["validation"] | Annotated[float, Field(ge=0, le=1)] | None
