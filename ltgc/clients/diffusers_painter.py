@@ -88,7 +88,7 @@ class DiffusersPainter:
     def _start(self) -> Batcher[tuple[str, int], Painted]:
         d = self._section.diffusers
         if d.cluster:
-            self._pipelines = RayPipelines(self._section, self._identity)
+            self._pipelines = RayPipelines(self._section, d.cluster, self._identity)
         else:
             self._pipelines = LocalPipelines(self._section)
         return Batcher(self._pipelines, d.batch_size, d.wait, self._pipelines.count)
