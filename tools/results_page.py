@@ -171,15 +171,18 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     told = {key: statistics.fmean(run["foretold"][key] for run in runs) for key in runs[0]["foretold"]}
     count = f"{len(runs)} generation{'s' if len(runs) > 1 else ''}"
     headings = ["calls", "drawings", "accepted", "1,000 tokens", "right", "apart", "All", "Few"]
-    could_be = (
-        f" {percent(told['ambiguous'])} could be of the class they were taken for." if "ambiguous" in told else ""
-    )
-    return (
-        f"**{spoken(name)}**, {count}\n\n{markdown('', headings, rows)}\n"
-        f"{markdown('points', ['All', 'Few'], less)}\n"
+    lines = [
         f"Of {told['errors']:.0f} wrong test images of the classes of round 1 {percent(told['by_rivals'])} were taken "
-        f"for a rival that it names.{could_be} Rank correlation of need and error: {told['need_and_error']:.2f}.\n"
-    )
+        "for a rival that it names.",
+        *(
+            f"{percent(told[key])} could be of the class they were taken for."
+            for key in told
+            if key == "ambiguous"
+        ),
+        f"Rank correlation of need and error: {told['need_and_error']:.2f}.",
+    ]
+    tables = [markdown("", headings, rows), markdown("points", ["All", "Few"], less), " ".join(lines) + "\n"]
+    return "\n".join([f"**{spoken(name)}**, {count}\n", *tables])
 
 
 def over_generations(differences: Sequence[Mapping[str, float]]) -> Statistic:
