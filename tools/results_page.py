@@ -172,8 +172,8 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     count = f"{len(runs)} generation{'s' if len(runs) > 1 else ''}"
     headings = ["calls", "drawings", "accepted", "1,000 tokens", "right", "apart", "All", "Few"]
     lines = [
-        f"Of {told['errors']:.0f} wrong test images of its classes {percent(told['by_rivals'])} were taken for a rival "
-        "that the first round names.",
+        f"Of {told['errors']:.0f} wrong test images of its classes {percent(told['by_rivals'])} were taken for a "
+        "rival that the first round names.",
         *(f"{percent(told[k])} could be of the class they were taken for." for k in told if k == "ambiguous"),
         f"Rank correlation of need and error: {told['need_and_error']:.2f}.",
     ]
