@@ -19,6 +19,7 @@ from ltgc.clients import drawing_tokens
 from ltgc.clients.budget import Budget
 from ltgc.clients.costs import Cost, priced
 from ltgc.clients.shared_store import stored
+from ltgc.commands import gpu_hours
 from ltgc.evaluation.asking import images_wanted
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
@@ -168,7 +169,15 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
     return table
 
 
-def main() -> None:
-    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+def main(drawing_rate: float | None = None, training_rate: float | None = None) -> None:
+    """The rates are images a second of one GPU; None: what `ltgc bench` measured, if it did."""
+    settings = params.load(
+        *("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices"),
+        *("train", "methods", "seeds"),
+    )
     classes = files.read_csv(CLASSES, ClassRecord)
-    output().print(table(settings, estimate(settings, classes)))
+    costs = estimate(settings, classes)
+    output().print(table(settings, costs))
+    rates = gpu_hours.rates(drawing_rate, training_rate)
+    for line in gpu_hours.lines(settings, costs["generate"].images, rates):
+        output().print(line)
