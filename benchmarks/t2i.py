@@ -113,7 +113,7 @@ async def ours(painter: DiffusersPainter, turn: int, images: int) -> None:
             label=0, class_name=f"rose {turn}", index=i, round=1, description=PROMPT.format(i),
             features=None, scene=None, kept=True, reason=None,
         )  # fmt: skip
-        start = RefineState(slug="0000-rose", description=description)
+        start = RefineState(slug="0000-rose", description=description, start=None)
         end = await refine.graph.ainvoke(start, context=context)
         assert end["attempts"][-1].image is not None
 
