@@ -97,13 +97,27 @@ class Photos:
         listed = {tuple(sorted(read(entry).items())) for entry in ENTRY.findall(text)}
         wanted = re.search(r"up to (\d+) descriptions", text)
         lines: list[str] = []
+        rivals = self._rivals_in(text)
         for _ in range(20 * min(10, int(wanted[1]) if wanted else 10)):
-            line = describe(name, self._any_look(name, rng))
+            seen = self._any_look(name, rng)
+            if rivals and max(self._share(rival, seen) for rival in rivals) > self._share(name, seen):
+                continue
+            line = describe(name, seen)
             key = tuple(sorted(read(line).items()))
             if key not in listed and len(lines) < 10:
                 listed.add(key)
                 lines.append(line)
         return "\n".join(f"{n}. {line}" for n, line in enumerate(lines, 1)) or "I can think of no others."
+
+    def _rivals_in(self, text: str) -> list[str]:
+        """The classes that a question says its own is often taken for."""
+        said = re.search(r"often taken for ([^:]+):", text)
+        return [name for name in re.findall(r'"([^"]+)"', said[1]) if name in self.looks] if said else []
+
+    def _share(self, name: str, wanted: Look) -> float:
+        """How much of the class has the colour and the pattern of `wanted`."""
+        looks = self.looks[name]
+        return sum((seen.colour, seen.pattern) == (wanted.colour, wanted.pattern) for seen in looks) / len(looks)
 
     def _any_look(self, name: str, rng: Generator) -> Look:
         looks = self.looks[name]

@@ -17,8 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from contextlib import chdir
+from collections.abc import Iterable, Iterator
+from contextlib import chdir, contextmanager
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -100,7 +100,7 @@ def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, 
         *sections, last = dotted.split(".")
         reduce(getitem, sections, values)[last] = value
     with chdir(ROOT):
-        side_folder.build(folder, values, side_folder.MADE | {"data"})
+        side_folder.build(folder, values, side_folder.MADE | {"data", "feedback"})
     if other:
         with chdir(other):
             take_finished_runs(folder)
@@ -120,11 +120,11 @@ def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, 
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("photos", type=Path, help="class folders, or folders of them (train, test, ...)")
+def parser(description: str) -> argparse.ArgumentParser:
+    """The arguments of a world of photos."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", type=Path, help="a folder to be made, and kept; none: a temporary one")
-    parser.add_argument("--out", type=Path, default=ROOT / "results/photo_world.json")
+    parser.add_argument("--out", type=Path, help="the file to be written; none: below results/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training")
     parser.add_argument("--split-seed", type=int, default=0, help="which photo gets which use")
     parser.add_argument("--clip-steps", type=int, default=1200)
@@ -134,7 +134,13 @@ def main() -> None:
     parser.add_argument("--head", type=int, default=120, help="data.long_tail.head")
     parser.add_argument("--ratio", type=float, default=24, help="data.long_tail.ratio")
     parser.add_argument("--wrong", type=float, default=0.2, help="share of drawings of another class")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("photos", type=Path, help="class folders, or folders of them (train, test, ...)")
+    args = arguments.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
     if args.work:
@@ -143,34 +149,46 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             results = both_worlds(args, Path(folder))
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    out = args.out or ROOT / "results/photo_world.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def both_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """name of a world -> its results."""
+@contextmanager
+def served(args: argparse.Namespace, work: Path) -> Iterator[tuple[str, Path]]:
+    """The photos divided, a CLIP trained, and the endpoint running: its URL and the folder of the CLIP."""
     divide(args.photos, work, args.split_seed)
     clip = args.clip.resolve() if args.clip else work / "clip"
     if not args.clip:
         photo_clip.train(work / "clip-photos", clip, args.clip_steps)
+    serve = [str(ROOT / "benchmarks/photo_endpoint.py"), "--photos", str(work / "drawn-from"), "--clip", str(clip)]
+    with endpoint.running(*serve, "--wrong", str(args.wrong)) as url:
+        yield url, clip
+
+
+def changes(args: argparse.Namespace, work: Path, clip: Path, url: str, style: str | None) -> dict[str, Any]:
+    """What such a world changes in params.yaml."""
+    return {
+        "data.source": "folder", "data.root": str(work / "photos"), "data.long_tail.head": args.head,
+        "data.long_tail.ratio": args.ratio, "servers.base_url": url, "llm.model": Photos.chat,
+        "vision.model": Photos.chat, "t2i.model": Photos.t2i, "t2i.style": style,
+        "budget.project": "photos", "clip.model": f"local-dir:{clip}", "clip.revision": None,
+        "extend.target": args.target, f"prices.{Photos.chat}": {}, f"prices.{Photos.t2i}": {},
+        "methods": args.methods, "seeds": args.seeds, "ask.max_images": 0, "train.device": "cpu",
+        "evaluate.device": "cpu",
+    }  # fmt: skip
+
+
+def both_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """name of a world -> its results."""
     asked = {"photos_split": args.split_seed, "seeds": args.seeds, "clip_steps": args.clip_steps}
     asked |= {"extend.target": args.target, "wrong": args.wrong, "head": args.head, "ratio": args.ratio}
-    asked |= {"clip_photos": sum(path.is_file() for path in (work / "clip-photos").rglob("*"))}
-    serve = [str(ROOT / "benchmarks/photo_endpoint.py"), "--photos", str(work / "drawn-from"), "--clip", str(clip)]
     results = {}
-    with endpoint.running(*serve, "--wrong", str(args.wrong)) as url:
+    with served(args, work) as (url, clip):
+        asked |= {"clip_photos": sum(path.is_file() for path in (work / "clip-photos").rglob("*"))}
         other = None
         for world, style in WORLDS.items():
-            changes = {
-                "data.source": "folder", "data.root": str(work / "photos"), "data.long_tail.head": args.head,
-                "data.long_tail.ratio": args.ratio, "servers.base_url": url, "llm.model": Photos.chat,
-                "vision.model": Photos.chat, "t2i.model": Photos.t2i, "t2i.style": style,
-                "budget.project": "photos", "clip.model": f"local-dir:{clip}", "clip.revision": None,
-                "extend.target": args.target, f"prices.{Photos.chat}": {}, f"prices.{Photos.t2i}": {},
-                "methods": args.methods, "seeds": args.seeds, "ask.max_images": 0, "train.device": "cpu",
-                "evaluate.device": "cpu",
-            }  # fmt: skip
-            results[world] = run(work / world, changes, other)
+            results[world] = run(work / world, changes(args, work, clip, url, style), other)
             other = work / world
             results[world]["settings"] |= asked | {"t2i.style": style}
     return results

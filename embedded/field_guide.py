@@ -137,6 +137,7 @@ def identify(question: str, flower: Mapping[str, str], rng: Generator) -> str:
 def _list_other(kind: Species, question: str, rng: Generator) -> str:
     listed = entries(question)
     known = {key(line) for line in listed}
+    rivals = find_rivals(question)
     lines: list[str] = []
     wanted = re.search(r"up to (\d+) descriptions", question)
     most = int(wanted[1]) + int(rng.random() < 0.3) if wanted else 11  # now and then one more than asked for
@@ -150,7 +151,7 @@ def _list_other(kind: Species, question: str, rng: Generator) -> str:
             lines.append(f"{kind.name} can also be found {scene}, where it flowers in early summer.")
             continue
         else:
-            flower = _new_flower(kind, known, rng)
+            flower = _new_flower(kind, known, rng, rivals)
             if rng.random() < rates.SIBLING:
                 flower = _with_sibling_feature(kind, flower, rng)
         lines.append(describe(kind.name, flower, rng))
@@ -158,11 +159,23 @@ def _list_other(kind: Species, question: str, rng: Generator) -> str:
     return _as_list(lines, f"Sure! Here are other possible descriptions for the class {kind.name}:", rng)
 
 
-def _new_flower(kind: Species, known: set[tuple[tuple[str, str], ...]], rng: Generator) -> Flower:
-    """A flower that is not listed yet, if a few tries find one: a model, too, runs dry."""
+def find_rivals(question: str) -> list[Species]:
+    """The species that the question says its own is often taken for."""
+    said = re.search(r"often taken for ([^:]+):", question)
+    return [species()[name] for name in re.findall(r'"([^"]+)"', said[1]) if name in species()] if said else []
+
+
+def _new_flower(
+    kind: Species, known: set[tuple[tuple[str, str], ...]], rng: Generator, rivals: Iterable[Species] = ()
+) -> Flower:
+    """A flower that is not listed yet, if a few tries find one: a model, too, runs dry.
+
+    Nor one that could be of a rival, if there are such flowers.
+    """
     for _ in range(8):
         flower = kind.sample(rng)
-        if key(describe(kind.name, flower, rng)) not in known:
+        is_new = key(describe(kind.name, flower, rng)) not in known
+        if is_new and not any(rival.shows(flower) for rival in rivals):
             break
     return flower
 

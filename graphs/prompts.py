@@ -22,7 +22,7 @@ PLACES = {
     "classify": {"class_list"},
     "tags": set(),
     "classify_tags": {"class_list", "tags"},
-    "extend": {"class_name", "descriptions", "wanted", "stalled", "context"},
+    "extend": {"class_name", "descriptions", "wanted", "stalled", "context", "rivals"},
     "repetition_check": {"class_name", "descriptions", "known"},
     "summarize": {"class_name", "descriptions", "context"},
     "refine": {"class_name", "description", "reason", "tried", "unusable", "number"},
@@ -95,8 +95,12 @@ class Prompts:
         wanted: int,
         stalled: int,
         context: str | None = None,
+        rivals: Sequence[str] = (),
     ) -> list[BaseMessage]:
-        """What is missing from the list so far (§3.1.2). stalled: replies in a row with nothing new."""
+        """What is missing from the list so far (§3.1.2).
+
+        stalled: replies in a row with nothing new. rivals: the classes that this one is most often taken for.
+        """
         text = self._text(
             "extend",
             class_name=one_line(class_name),
@@ -104,6 +108,7 @@ class Prompts:
             wanted=wanted,
             stalled=stalled,
             context=one_line(context or ""),
+            rivals=" or ".join(f'"{one_line(rival)}"' for rival in rivals),
         )
         return [HumanMessage(text)]
 

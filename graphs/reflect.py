@@ -11,6 +11,7 @@ from graphs.parse.repeats import chunks, match_entries
 from graphs.parse.reply import normalised
 from graphs.state import ReflectContext, ReflectState
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
+from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason
 
 WANTED = 20  # descriptions asked for at once: longer lists end in truncated replies
@@ -24,7 +25,8 @@ async def ask(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str
     c = state["class_record"]
     known = [*state["existing"], *_kept(state)]
     wanted = min(WANTED, _missing(state, runtime))
-    question = runtime.context.prompts.extend(c.name, known, wanted, state.get("stalled", 0), c.context)
+    rivals = state["feedback"].rivals if "feedback" in state else ()
+    question = runtime.context.prompts.extend(c.name, known, wanted, state.get("stalled", 0), c.context, rivals)
     reply = await runtime.context.chat.ask(c.slug, question)
     return {"reply": reply, "round": state.get("round", 0) + 1, "counts": reply.counts + Counter(rounds=1)}
 
@@ -55,6 +57,7 @@ async def number_check(state: ReflectState, runtime: Runtime[ReflectContext]) ->
                 scene=found.scene,
                 kept=reason is None,
                 reason=reason,
+                feedback=state["feedback"].round if "feedback" in state else 0,
             )
         )
     stalled = 0 if new else state.get("stalled", 0) + 1
@@ -68,20 +71,21 @@ def number_reached(
     going_on = state["stalled"] < bounds.max_stalled and state["round"] < bounds.max_rounds
     if _missing(state, runtime) > 0 and going_on:
         return "ask"
-    return "repetition_check" if bounds.repetition_check and len(_kept(state)) > 1 else "__end__"
+    return "repetition_check" if bounds.repetition_check and len(_new(state)) > 1 else "__end__"
 
 
 async def repetition_check(state: ReflectState, runtime: Runtime[ReflectContext]) -> dict[str, Any]:
     """Drop what the LLM leaves out of the list when it is asked to exclude repeats; accept nothing it adds.
 
-    It is shown the existing list, and what remains of the chunks before: these may not be repeated either.
+    It is shown the existing list, that of the rounds before, and what remains of the chunks before: these may not
+    be repeated either.
     """
     c = state["class_record"]
     extended = list(state["extended"])
     counts: Counter[str] = Counter()
-    kept = [i for i, entry in enumerate(extended) if entry.kept]
-    known = list(state["existing"])
-    for chunk in chunks(kept, [e.description for e in extended], runtime.context.check_characters):
+    new = [entry.index for entry in _new(state)]
+    known = [*state["existing"], *(e.description for e in extended[: state.get("listed", 0)] if e.kept)]
+    for chunk in chunks(new, [e.description for e in extended], runtime.context.check_characters):
         descriptions = [extended[i].description for i in chunk]
         question = runtime.context.prompts.repetition_check(c.name, descriptions, known)
         reply = await runtime.context.chat.ask(c.slug, question)
@@ -106,8 +110,27 @@ def _kept(state: ReflectState) -> list[str]:
     return [entry.description for entry in state.get("extended", []) if entry.kept]
 
 
+def _new(state: ReflectState) -> list[ExtendedDescription]:
+    """What this round has added to the list."""
+    return [entry for entry in state.get("extended", [])[state.get("listed", 0) :] if entry.kept]
+
+
 def _missing(state: ReflectState, runtime: Runtime[ReflectContext]) -> int:
-    return runtime.context.target - state["class_record"].train - len(_kept(state))
+    first = runtime.context.target - state["class_record"].train
+    return (state["feedback"].descriptions if "feedback" in state else first) - len(_new(state))
+
+
+def next_round(end: dict[str, Any], feedback: Feedback) -> ReflectState:
+    """The state in which a round of feedback begins: the lists at the `end` before, which stay as they are."""
+    return ReflectState(
+        class_record=end["class_record"],
+        existing=end["existing"],
+        extended=end["extended"],
+        counts=end["counts"],
+        failures=end["failures"],
+        feedback=feedback,
+        listed=len(end["extended"]),
+    )
 
 
 builder = StateGraph(ReflectState, context_schema=ReflectContext)

@@ -19,6 +19,7 @@ from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.artifacts.reasons import ReplyReason, RequestReason
 
 Counts = Annotated[Counter[str], operator.add]
@@ -91,6 +92,8 @@ class ReflectContext:
 class ReflectState(TypedDict):
     class_record: ClassRecord
     existing: list[str]  # the existing descriptions list, Template 1
+    feedback: NotRequired[Feedback]  # the round of feedback that asks; absent: the first list is made
+    listed: NotRequired[int]  # entries of `extended` from before this round, which stay as they are
     reply: NotRequired[Reply]  # to the last question
     round: NotRequired[int]  # questions asked so far
     stalled: NotRequired[int]  # of them, the last ones in a row that brought nothing new

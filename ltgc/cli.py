@@ -162,6 +162,24 @@ def review(
 
 
 @app.command()
+def feedback(
+    descriptions: Annotated[int | None, typer.Option(min=1, help="In all; 10 a tail class if not given.")] = None,
+    unsteered: Annotated[bool, typer.Option("--unsteered", help="Control: as many, spread evenly.")] = False,
+    random_rivals: Annotated[bool, typer.Option("--random-rivals", help="Control: with random rivals.")] = False,
+) -> None:
+    """Have the model say what to draw next.
+
+    Adds a round to feedback/rivals.jsonl. No model is asked. `dvc repro` then draws more for the classes that
+    need it.
+    """
+    if unsteered and random_rivals:
+        raise typer.BadParameter("--unsteered and --random-rivals are two controls: write one of them")
+    from ltgc.commands import feedback
+
+    feedback.main(descriptions, "unsteered" if unsteered else "random_rivals" if random_rivals else None)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `ltgc export` wrote.")],
     images: Annotated[Path, typer.Argument(help="A folder of images, read with its subfolders.")],

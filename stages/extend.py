@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter, defaultdict
 from typing import Any
 
-from graphs import prompts, reflect, review
+from graphs import feedback, prompts, reflect, review
 from graphs.parse.repeats import CHARACTERS_A_TOKEN
 from graphs.parse.template_2 import template_text
 from graphs.state import ReflectContext, ReflectState
@@ -18,6 +18,7 @@ from ltgc.clients.store import Store
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
+from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.concurrency import run_all
 from ltgc.pipeline.params import Params
@@ -31,14 +32,15 @@ def main() -> None:
         if record.kept and record.description is not None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]
+    rounds = feedback.load({c.name for c in tail})
 
     with Store(STORE / "extend", [settings.llm], budget.load()) as store:
         asked = tail if settings.extend.source == "llm" else []
-        ends = asyncio.run(extend_all(settings, asked, existing, store)) if asked else []
+        ends = asyncio.run(extend_all(settings, asked, existing, rounds, store)) if asked else []
 
     records = [record for end in ends for record in end["extended"]]
     if settings.extend.source == "class_name":
-        records = [record for c in tail for record in bare_names(c, settings.extend.target)]
+        records = [record for c in tail for record in bare_names(c, settings.extend.target, rounds[c.name])]
     records.sort(key=lambda record: (record.label, record.index))
     verdicts = review.load()
     files.write_jsonl(EXTENDED, verdicts.extended(records))
@@ -56,7 +58,11 @@ def main() -> None:
 
 
 async def extend_all(
-    settings: Params, tail: list[ClassRecord], existing: dict[int, list[str]], store: Store
+    settings: Params,
+    tail: list[ClassRecord],
+    existing: dict[int, list[str]],
+    rounds: dict[str, list[Feedback]],
+    store: Store,
 ) -> list[dict[str, Any]]:
     """The last state of each class's graph, in the order of `tail`."""
     bounds, words = settings.extend, prompts.load("extend", "repetition_check")
@@ -74,7 +80,10 @@ async def extend_all(
 
             async def one(c: ClassRecord) -> dict[str, Any]:
                 start = ReflectState(class_record=c, existing=existing[c.label])
-                return await reflect.graph.ainvoke(start, context=context)
+                end = await reflect.graph.ainvoke(start, context=context)
+                for asked in rounds[c.name]:
+                    end = await reflect.graph.ainvoke(reflect.next_round(end, asked), context=context)
+                return end
 
             ends = await run_all("extend", tail, one, store.tally)
         failed = {
@@ -92,13 +101,15 @@ def why_nothing(end: dict[str, Any]) -> str:
     return reasons.most_common(1)[0][0] if reasons else "empty"
 
 
-def bare_names(c: ClassRecord, target: int) -> list[ExtendedDescription]:
+def bare_names(c: ClassRecord, target: int, rounds: list[Feedback]) -> list[ExtendedDescription]:
     """The class's name alone, as often as images are missing: the simple prompt of Fig. 6."""
+    missing = [(0, target - c.train), *((asked.round, asked.descriptions) for asked in rounds)]
     return [
         ExtendedDescription(
             label=c.label,
             class_name=c.name,
             index=index,
+            feedback=number,
             round=1,
             description=template_text(c.name, []),
             features=None,
@@ -106,7 +117,7 @@ def bare_names(c: ClassRecord, target: int) -> list[ExtendedDescription]:
             kept=True,
             reason=None,
         )
-        for index in range(target - c.train)
+        for index, number in enumerate(number for number, count in missing for _ in range(count))
     ]
 
 

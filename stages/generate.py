@@ -142,9 +142,9 @@ async def make_filter(
     texts = class_texts(settings.filter.text, classes, files.read_jsonl(TEMPLATES, ClassTemplate))
     clip = load_clip(settings.clip)
     existing = files.read_jsonl(EXISTING, ExistingDescription)
-    scorer = Filter(
-        settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, [*existing, *extended])
-    )
+    # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
+    listed = [*existing, *(d for d in extended if not d.feedback)]
+    scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
     images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
     described = real_subjects(existing)

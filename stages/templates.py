@@ -36,8 +36,9 @@ def main() -> None:
         if existing.kept and existing.description is not None:
             descriptions[existing.label].append(existing.description)
     for extended in files.read_jsonl(EXTENDED, ExtendedDescription):
-        # More than the class's name, which is all that extend.source: class_name gives.
-        if extended.kept and extended.features is not None:
+        # More than the class's name, which is all that extend.source: class_name gives. And nothing of feedback:
+        # with it the question would be another one, and paid for again.
+        if extended.kept and extended.features is not None and not extended.feedback:
             descriptions[extended.label].append(extended.description)
 
     verdicts = review.load()

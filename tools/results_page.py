@@ -6,11 +6,12 @@ A table stands between `<!-- table NAME: COMMAND -->` and `<!-- end -->`. Where 
 """
 
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltgc.evaluation import ablations
+from ltgc.evaluation import ablations, uncertainty
 from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control, statistic
 from ltgc.evaluation.tables import detectable, signed, spread
 from ltgc.pipeline import files
@@ -19,6 +20,7 @@ from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
 
 PAGE = Path("docs/results.md")
 PHOTO_WORLD = ablations.COMPARISONS / "photo_world.json"
+FEEDBACK = [ablations.COMPARISONS / name for name in ("feedback.json", "feedback_photos.json")]
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -121,6 +123,50 @@ def photo_world(root: Path) -> str | None:
     return "\n".join(parts)
 
 
+def feedback(root: Path) -> str | None:
+    """Rounds of feedback and their controls, of each world the mean over its generations."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in FEEDBACK:
+        found |= files.read_json(root / file) if (root / file).exists() else {}
+    return "\n".join(feedback_world(name, list(runs.values())) for name, runs in found.items()) or None
+
+
+def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    rows, less = {}, {}
+    for row in runs[0]["rows"]:
+        of_runs = [run["rows"][row] for run in runs]
+        costs = [statistics.fmean(run["cost"][what] for run in of_runs) for what in ("calls", "drawings")]
+        tokens = statistics.fmean(r["cost"]["prompt_tokens"] + r["cost"]["completion_tokens"] for r in of_runs)
+        shares = [percent(statistics.fmean(run[share] for run in of_runs)) for share in ("right", "apart")]
+        accuracy = [spread(statistic([run["accuracy"][metric] for run in of_runs])) for metric in ("all", "few")]
+        counts = [*costs, statistics.fmean(run["accepted"] for run in of_runs), tokens / 1000]
+        rows[spoken(row)] = [*(f"{count:,.0f}" for count in counts), *shares, *accuracy]
+    for pair in runs[0]["less"]:
+        found = [over_generations([run["less"][pair][metric] for run in runs]) for metric in ("all", "few")]
+        less[spoken(pair)] = [bold(signed(value), beyond_noise(value)) for value in found]
+    told = {key: statistics.fmean(run["foretold"][key] for run in runs) for key in runs[0]["foretold"]}
+    count = f"{len(runs)} generation{'s' if len(runs) > 1 else ''}"
+    headings = ["calls", "drawings", "accepted", "1,000 tokens", "right", "apart", "All", "Few"]
+    return (
+        f"**{spoken(name)}**, {count}\n\n{markdown('', headings, rows)}\n"
+        f"{markdown('points', ['All', 'Few'], less)}\n"
+        f"Of {told['errors']:.0f} wrong test images of the classes of round 1 {percent(told['by_rivals'])} "
+        f"were taken for a rival that it names; rank correlation of need and error {told['need_and_error']:.2f}.\n"
+    )
+
+
+def over_generations(differences: Sequence[Mapping[str, float]]) -> Statistic:
+    """The mean difference; its margin covers generations, if there are several, and test images."""
+    found = statistic([difference["mean"] for difference in differences])
+    of_images = statistics.fmean(difference["image_std"] for difference in differences)
+    margin = uncertainty.margin(found["std"] or 0.0, len(differences), of_images)
+    return found | {"margin": 1.96 * of_images if margin is None else margin}
+
+
+def spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def checks(root: Path) -> str | None:
     """How right the filter and the repetition check are, where the truth is known."""
     loops = files.read_json(root / LOOPS) if (root / LOOPS).exists() else {}
@@ -194,6 +240,7 @@ TABLES: dict[str, Callable[[Path], str | None]] = {
     "generations": generations,
     "variants": variants,
     "photo_world": photo_world,
+    "feedback": feedback,
     "checks": checks,
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from graphs import prompts, reflect
+from graphs import feedback, prompts, reflect
 from graphs.parse import repeats
 from ltgc.clients import drawing_tokens
 from ltgc.clients.budget import Budget
@@ -48,6 +48,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     """What each stage needs in all, whether or not replies to some of it are stored already."""
     words = prompts.load()
     tail = [c for c in classes if c.train < settings.extend.target]
+    rounds = feedback.load({c.name for c in tail})
     image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
     described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
     images = 0.0
@@ -57,12 +58,15 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         if c in tail:
             question = _tokens(_length(words.describe(c.name, "", c.context))) + image_tokens
             described += _asked(c.train * REPLIES_AN_IMAGE, question, _tokens(length))
-            asked, kept = _extend(settings, words, c, length)
+            asked, kept = _extend(settings, words, c, length, c.train, settings.extend.target - c.train)
+            known += round(kept)
             extended += asked
+            for line in rounds[c.name]:
+                asked, more = _extend(settings, words, c, length, c.train + kept, line.descriptions, line.rivals)
+                extended, kept = extended + asked, kept + more
             question = _tokens(_length(words.refine(c.name, [("d" * length, None)], None, 1)))
             refined += _asked(kept * REFINEMENTS, question, _tokens(length))
             images += kept * (1 + REFINEMENTS)
-            known += round(kept)
         if settings.templates.source == "llm":
             question = _tokens(_length(words.summarize(c.name, ["d" * length] * known, c.context)))
             summed_up += _asked(1, question, _tokens(TEMPLATE + len(c.name)))
@@ -103,15 +107,23 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     }
 
 
-def _extend(settings: Params, words: prompts.Prompts, c: ClassRecord, length: int) -> tuple[Cost, float]:
-    """The questions about one class, and how many descriptions it keeps."""
-    asked, new, missing = Cost(), 0.0, settings.extend.target - c.train
+def _extend(
+    settings: Params,
+    words: prompts.Prompts,
+    c: ClassRecord,
+    length: int,
+    known: float,
+    missing: int,
+    rivals: Sequence[str] = (),
+) -> tuple[Cost, float]:
+    """The questions about one class, `missing` descriptions beside `known` ones, and how many of them it keeps."""
+    asked, new = Cost(), 0.0
     for _ in range(settings.extend.max_rounds):
         if new >= missing:
             break
         wanted = min(reflect.WANTED, round(missing - new))
-        listed = ["d" * length] * round(c.train + new)
-        question = words.extend(c.name, listed, wanted, 0, c.context)
+        listed = ["d" * length] * round(known + new)
+        question = words.extend(c.name, listed, wanted, 0, c.context, rivals)
         asked += _asked(1, _tokens(_length(question)), _tokens(wanted * length))
         # When about one is missing, one more question brings it.
         new = missing if missing - new < 1 / NEW_A_ROUND else new + max(1.0, wanted * NEW_A_ROUND)

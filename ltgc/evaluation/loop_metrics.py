@@ -22,7 +22,11 @@ def describe(existing: Sequence[ExistingDescription]) -> dict[str, Any]:
 
 
 def extend(extended: Sequence[ExtendedDescription], classes: Sequence[ClassRecord], target: int) -> dict[str, Any]:
-    """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2)."""
+    """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2).
+
+    feedback: how many of those kept rounds of feedback asked for, which is besides K_y.
+    """
+    feedback = sum(d.kept and d.feedback > 0 for d in extended)
     tail = [c for c in classes if c.train < target]
     return {
         "classes": len(tail),
@@ -30,7 +34,7 @@ def extend(extended: Sequence[ExtendedDescription], classes: Sequence[ClassRecor
         "received": len(extended),
         "kept": sum(d.kept for d in extended),
         "dropped": _reasons(d.reason for d in extended if not d.kept),
-    }
+    } | ({"feedback": feedback} if feedback else {})
 
 
 def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:

@@ -232,6 +232,20 @@ def test_the_language_model_errs_at_its_rates(client):
     assert repeated > 0
 
 
+def test_told_of_a_rival_the_language_model_lists_what_the_rival_cannot_show():
+    kind = field_guide.species()["Rudbeckia hirta"]
+    rival = field_guide.species()["Arnica montana"]
+    asked = f'Please list other features of images of the class "{kind.name}": up to 20 descriptions.'
+    told = f'{asked}\nImages of this class are often taken for "{rival.name}": describe images in which'
+
+    def apart(question: str) -> float:
+        replies = [field_guide.answer(question, np.random.default_rng(seed)) for seed in range(20)]
+        listed = [words.read(line) for reply in replies for line in field_guide.entries(reply)]
+        return np.mean([any(v not in rival.features.get(a, {v}) for a, v in said.items()) for said in listed])
+
+    assert apart(told) > apart(asked) + 0.1
+
+
 def test_the_endpoint_ends_when_the_process_that_started_it_is_killed():
     script = (
         "import embedded.endpoint as e, sys\nwith e.running() as url: print(url, flush=True); sys.stdin.read()"

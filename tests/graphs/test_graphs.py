@@ -32,6 +32,7 @@ from ltgc.clients.store import Store
 from ltgc.clip.subject import Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
+from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.settings.servers import ChatSettings
 
 PIXEL = (
@@ -308,6 +309,33 @@ def test_the_repetition_check_is_shown_what_exists_and_what_remained_of_the_part
     assert shown[0] == existing
     assert shown[1][:1] == existing and shown[1][1:] == [kept[0]]
     assert end["counts"]["invented_entries"] == 0
+
+
+def test_a_round_of_feedback_goes_on_with_the_list_and_checks_only_what_it_brought(script, ask):
+    script.replies = [listed(*FOUR[:2])]
+    end = extend(ask, target=3, images=1)
+    script.replies = [
+        listed(FOUR[0], ("thorns", "at dusk"), ("spines", "at dusk")),
+        listed(("hips", "in autumn")),
+        listed(("thorns", "at dusk"), ("hips", "in autumn")),
+    ]
+    asks = Feedback(round=2, class_name="rose", descriptions=3, rivals=["briar\nrose", "peony"])
+    start = reflect.next_round(end, asks)
+
+    def context(chat):
+        return ReflectContext(chat, PROMPTS, 3, 12, 2, True, check_characters=10_000)
+
+    after = ask(reflect.graph, start, context)
+    assert after["extended"][:2] == end["extended"]
+    assert [(e.index, e.feedback, e.reason) for e in after["extended"][2:]] == [
+        (2, 2, "duplicate"), (3, 2, None), (4, 2, "repeats"), (5, 2, None),
+    ]  # fmt: skip
+    first, second, check = map(said, script.requests[1:])
+    assert 'often taken for "briar rose" or "peony": describe images' in first and "up to 3 descriptions" in first
+    assert "up to 1 descriptions" in second
+    known, _, shown = check.partition("Here is a list")
+    assert "pink petals" in known and "pink petals" not in shown and "thorns" in shown
+    assert after["counts"]["rounds"] == 3
 
 
 # --- template ---

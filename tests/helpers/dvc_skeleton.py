@@ -44,6 +44,7 @@ def build(folder: Path, real: tuple[str, ...] = (), **sections: object) -> None:
         (folder / package / "module.py").touch()
     shutil.copytree(ROOT / "prompts", folder / "prompts")
     shutil.copy(ROOT / "review.csv", folder)
+    shutil.copytree(ROOT / "feedback", folder / "feedback")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": pipeline["stages"]}, sort_keys=False))
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from ltgc.pipeline.artifacts.reasons import ListReason, ReplyReason, RequestReason, ReviewReason
 from ltgc.pipeline.files import Record
 
@@ -33,12 +35,14 @@ class ExtendedDescription(Record):
     label: int
     class_name: str
     index: int  # position in the order of arrival within the class, dropped ones included, from 0
-    round: int  # which question of the number check brought it, from 1
+    round: int  # which question of the number check brought it, from 1; in each round of feedback anew
     description: str  # Template 1, markup removed (the raw text where it could not be parsed)
     features: str | None
     scene: str | None
     kept: bool
     reason: ReplyReason | RequestReason | ListReason | ReviewReason | None  # why dropped
+    # The round of feedback that asked for it (feedback/rivals.jsonl); 0, which is not written: the first list.
+    feedback: int = Field(default=0, exclude_if=lambda round: round == 0)
 
 
 class ClassTemplate(Record):
