@@ -3,7 +3,7 @@
 import asyncio
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,7 +99,7 @@ class DiffusersPainter:
         else:
             self._pipelines = LocalPipelines(self._section)
         pipelines = self._pipelines
-        strengths = self._section.start_strengths or [None]  # a pipeline has one for all of a batch
+        strengths: Sequence[float | None] = self._section.start_strengths or [None]  # one for all of a batch
         return {s: Batcher(pipelines, d.batch_size, d.wait, pipelines.count) for s in strengths}
 
     async def _paint_and_keep(

@@ -56,7 +56,7 @@ class Pipeline:
         Raises LTGCError where memory is short or the pipeline does not draw this.
         """
         # Always as many at once: a matrix product of another shape rounds differently (docs/models.md).
-        filled = [*items, *items[-1:] * (self._section.diffusers.batch_size - len(items))]
+        filled = [*items, *[items[-1]] * (self._section.diffusers.batch_size - len(items))]
         read = [self._cut(item.prompt) for item in filled]
         # A generator for each image, on the CPU: its random numbers are the same in any batch and on any device.
         generators = [torch.Generator("cpu").manual_seed(item.seed) for item in filled]
