@@ -46,7 +46,7 @@ class Recipe:
         samplings = self._samplings(train)
         last = round(train.steps * train.generated.photos_last) if self.i == BOTH and not self.j else 0
         ends = [Phase(last, [Sampling("original", CLASS_BALANCED)])]
-        if not self.curriculum:
+        if not (self.curriculum and strengths):
             phases = [Phase(train.steps - last, samplings)]
         else:
             marks = [round((train.steps - last) * k / len(strengths)) for k in range(len(strengths) + 1)]

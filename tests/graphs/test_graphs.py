@@ -30,6 +30,7 @@ from ltgc.clients.painter import Drawing
 from ltgc.clients.start import Start
 from ltgc.clients.store import Store
 from ltgc.clip.subject import Subject
+from ltgc.data.images import ImageFile
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.artifacts.feedback import Feedback
@@ -378,12 +379,14 @@ class Painter:
     def __init__(self, failures: dict[str, str] | None = None) -> None:
         self.failures = failures or {}
         self.drawn: list[str] = []
+        self.starts: list[Start | None] = []
 
     def seed(self, class_name: str, index: int, round: int) -> int:
         return 100 * index + round
 
     async def draw(self, slug: str, prompt: str, seed: int, start: Start | None) -> Drawing:
         self.drawn.append(prompt)
+        self.starts.append(start)
         reason = self.failures.get(prompt)
         return Drawing(seed, None if reason else prompt.encode(), reason, refinable=reason == "refused")
 
@@ -402,11 +405,13 @@ FIRST = ExtendedDescription(
 )  # fmt: skip
 
 
-def generate(ask, painter=None, max_refinements: int = 3, start: Start | None = None):
+def generate(ask, painter=None, max_refinements: int = 3, start: Start | None = None, score=None):
     state = RefineState(slug="0000-rose", description=FIRST, start=start)
 
+    scorer = type("Judge", (), {"score": score})() if score else Scorer()
+
     def context(chat):
-        return RefineContext(chat, PROMPTS, Review(), painter or Painter(), Scorer(), max_refinements)
+        return RefineContext(chat, PROMPTS, Review(), painter or Painter(), scorer, max_refinements)
 
     return ask(refine.graph, state, context)
 
@@ -433,9 +438,28 @@ def test_a_low_quality_image_is_refined_and_drawn_again_until_it_passes(script, 
 
 def test_an_image_that_passes_at_once_asks_the_llm_nothing(script, ask):
     painter = Painter()
-    painter.draw = lambda slug, prompt, seed: Painter.draw(painter, slug, "star star", seed)  # type: ignore[method-assign]
+    painter.draw = lambda *asked: Painter.draw(painter, "", "star star", *asked[2:])  # type: ignore[method-assign]
     assert [attempt.verdict for attempt in generate(ask, painter)["attempts"]] == ["accepted"]
     assert script.calls == 0
+
+
+def test_what_starts_from_a_photo_is_held_against_its_class_alone_until_nothing_is_left_of_it(script, ask):
+    script.replies = [better(2), better(2)]
+    judged: list[str | None] = []
+
+    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
+        judged.append(subject.features)
+        return float(image.count(b"star")), 2.0
+
+    for strength in (0.5, 1.0):
+        start = Start("rose/1.png", ImageFile("rose/1.png"), strength)
+        painter = Painter()
+        attempts = generate(ask, painter, start=start, score=score)["attempts"]
+        assert painter.starts == [start, start]  # a refinement starts from the same photo
+        assert [(a.photo, a.strength) for a in attempts] == [("rose/1.png", strength)] * 2
+    assert judged == [None, None, "petals", "petals star star"]
+    plain = generate(ask)["attempts"][0].model_dump_json()
+    assert '"photo"' not in plain and '"strength"' not in plain
 
 
 def test_what_never_passes_is_rejected_after_r_refinements(script, ask):
