@@ -52,7 +52,7 @@ def actors_on(node: Any) -> list[psutil.Process]:
 
 
 def test_two_devices_draw_the_bytes_of_one(pipeline, tmp_path, monkeypatch):
-    settings = section(pipeline, batch_size=2)
+    settings = section(pipeline)
     one = draw(settings, tmp_path / "one", *FLOWERS[:8])
     monkeypatch.setattr(pipelines, "devices", lambda device: [torch.device("cpu")] * 2)
     assert draw(settings, tmp_path / "two", *FLOWERS[:8]) == one
@@ -64,9 +64,9 @@ def test_a_killed_process_and_a_killed_machine_lose_only_what_they_were_drawing(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        expected = draw(section(pipeline, batch_size=2), tmp_path / "one process", *FLOWERS)
+        expected = draw(section(pipeline), tmp_path / "one process", *FLOWERS)
         monkeypatch.setenv("LTGC_CACHE", f"{tmp_path / 'cluster'} pool")
-        settings = section(pipeline, batch_size=2, cluster=machines.address)
+        settings = section(pipeline, cluster=machines.address)
         first, second = machines.worker_nodes
         done: list[int] = []
 

@@ -21,7 +21,7 @@ def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
         "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NO_SUCH_KEY", "size": size,
         "send_seed": True, "seed": 0, "timeout": 5, "retries": 0, "concurrency": 1,
     }  # fmt: skip
-    settings = {"dtype": "float32", "device": "cpu", "steps": 2, "guidance": 5.0} | diffusers
+    settings = {"dtype": "float32", "device": "cpu", "steps": 2, "guidance": 5.0, "batch_size": 2} | diffusers
     return T2ISettings.model_validate(values | {"diffusers": settings})
 
 
