@@ -167,7 +167,7 @@ def drawing(folder: Path) -> dict[str, Any]:
 
 def pipeline(folder: Path) -> T2ISettings:
     """The user's own pipeline on one device, or one with random weights."""
-    settings = params.load("t2i", path=ROOT / "params.yaml").t2i
+    settings = params.load("servers", "t2i", path=ROOT / "params.yaml").t2i
     if CUDA and settings.backend == "diffusers":
         one = settings.diffusers.model_copy(update={"cluster": None})
         return settings.model_copy(update={"diffusers": one})

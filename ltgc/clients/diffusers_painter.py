@@ -95,7 +95,7 @@ class DiffusersPainter:
     def _start(self) -> Batchers:
         d = self._section.diffusers
         if d.cluster:
-            self._pipelines = RayPipelines(self._section, self._identity)
+            self._pipelines = RayPipelines(self._section, d.cluster, self._identity)
         else:
             self._pipelines = LocalPipelines(self._section)
         pipelines = self._pipelines

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import inspect
+import socket
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +22,7 @@ KEY = "t2i.diffusers.cluster"
 # Actors that may die in drawing one batch. Machines die one at a time; a batch that ends each process drawing it
 # (no main memory left, a driver's bug) would go round forever.
 DEATHS = 5
+REACHED_IN = 10  # seconds
 
 
 class Worker:
@@ -43,14 +45,14 @@ class Worker:
 class RayPipelines:
     """Calls from `count` threads at once are drawn on as many machines or GPUs of the cluster."""
 
-    def __init__(self, section: T2ISettings, identity: Sequence[str | None]) -> None:
-        """Connect to the cluster and ask it for an actor on each GPU, or on its CPUs if it has no GPU.
+    def __init__(self, section: T2ISettings, address: str, identity: Sequence[str | None]) -> None:
+        """Connect to the cluster at `address` and start an actor on each GPU, or on the CPUs if it has no GPU.
 
         `identity` is the checksums or commits of pipeline and LoRA here: other weights at the same path of another
         machine are an error. Raises LTGCError where the cluster or what is asked of it is not there.
         """
         self._ray = ray_library()
-        self._connected = _connect(self._ray, section.diffusers.cluster)
+        self._connected = _connect(self._ray, address)
         threads = torch.get_num_threads()
         device, self.count = _actors(self._ray.nodes(), section.diffusers.device, threads)
         actor = self._ray.remote(Worker).options(
@@ -125,11 +127,14 @@ def ray_library() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> bool:
+def _connect(ray: Any, address: str) -> bool:
     """Whether this made the connection, and so has to end it."""
     if ray.is_initialized():
         return False
     try:
+        if address != "auto":  # Ray itself tries for minutes, and then ends the process
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host, int(port)), REACHED_IN).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # of many kinds
         raise LTGCError(
