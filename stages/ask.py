@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "vision", "ask")
     classes = files.read_csv(CLASSES, ClassRecord)
-    test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
+    test = [image for image in files.each_csv(MANIFEST, ImageRecord) if image.split == "test"]
     asked = sample_images(test, images_wanted(settings), settings.ask.seed)
     names = Names(classes, files.read_csv(SYNONYMS, Synonym))
 

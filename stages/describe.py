@@ -27,8 +27,8 @@ def main() -> None:
         "data.source", "data.root", "data.images", "servers", "vision", "describe", "extend.target"
     )
     classes = files.read_csv(CLASSES, ClassRecord)
-    manifest = files.read_csv(MANIFEST, ImageRecord)
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
+    manifest = files.each_csv(MANIFEST, ImageRecord)
     tail = [image for image in manifest if image.split == "train" and image.label in few]
 
     verdicts = review.load()

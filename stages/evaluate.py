@@ -41,7 +41,7 @@ def main(method: str = "") -> None:
     section = params.load("data.source", "data.root", "data.images", "clip", "evaluate", "methods", "seeds")
     settings = section.evaluate
     classes = files.read_csv(CLASSES, ClassRecord)
-    test = [image for image in files.read_csv(MANIFEST, ImageRecord) if image.split == "test"]
+    test = [image for image in files.each_csv(MANIFEST, ImageRecord) if image.split == "test"]
     tested = [MODELS / m / str(s) for m in ([method] if method else section.methods) for s in section.seeds]
     runs = [files.read_record(folder / "run.json", Run) for folder in tested]
     writes = devices.accelerator(settings.device).is_main_process  # before CLIP: this gives each process its GPU

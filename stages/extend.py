@@ -28,7 +28,7 @@ def main() -> None:
     settings = params.load("servers", "llm", "extend")
     classes = files.read_csv(CLASSES, ClassRecord)
     existing: dict[int, list[str]] = defaultdict(list)
-    for record in files.read_jsonl(EXISTING, ExistingDescription):
+    for record in files.each_jsonl(EXISTING, ExistingDescription):
         if record.kept and record.description is not None:
             existing[record.label].append(record.description)
     tail = [c for c in classes if c.train < settings.extend.target]

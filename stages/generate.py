@@ -7,9 +7,8 @@ import asyncio
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from graphs import prompts, refine, review
 from graphs.state import RefineContext, RefineState
@@ -21,7 +20,7 @@ from ltgc.clients.openai_painter import OpenAIPainter
 from ltgc.clients.start import Start, start_of
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
-from ltgc.clip.contrast import Contrast, real_subjects
+from ltgc.clip.contrast import Contrast, Descriptions, real_subjects
 from ltgc.clip.detection import Absolute, Filter, Scorer, real_images
 from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
@@ -41,7 +40,8 @@ from ltgc.pipeline.artifacts.descriptions import (
 )
 from ltgc.pipeline.artifacts.drawings import ACCEPTED, ATTEMPTS, REAL_SCORES, REJECTED, Attempt, RealScore
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
-from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.by_class import ByClass
+from ltgc.pipeline.concurrency import run_all, run_each
 from ltgc.pipeline.params import Params
 from ltgc.pipeline.settings.clip import FilterSettings
 from ltgc.pipeline.settings.servers import ServerSettings
@@ -50,23 +50,27 @@ from ltgc.pipeline.terminal import console
 
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "t2i", "clip", "filter")
-    classes = files.read_csv(CLASSES, ClassRecord)
-    descriptions = [d for d in files.read_jsonl(EXTENDED, ExtendedDescription) if d.kept]
+    descriptions = ByClass(EXTENDED, ExtendedDescription)
+    kept = Counter(d.label for d in descriptions if d.kept)
 
     # Images are written beside their folders as they come, packed into shards, and moved there at the end.
-    with files.replaced_folder(ACCEPTED) as accepted, files.replaced_folder(REJECTED) as rejected:
+    # Attempts are written as they come, too: as objects, those of iNaturalist 2018 would take a gigabyte.
+    with (
+        files.replaced_file(ATTEMPTS) as attempts,
+        files.replaced_folder(ACCEPTED) as accepted,
+        files.replaced_folder(REJECTED) as rejected,
+    ):
         folders = {ACCEPTED: accepted, REJECTED: rejected}
-        attempts: list[Attempt] = []
         calls: list[Calls] = []
         real: list[RealScore] = []
         with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
-            if descriptions:
-                attempts, calls, real = asyncio.run(generate_all(settings, classes, descriptions, folders, store))
-        attempts.sort(key=lambda attempt: (attempt.label, attempt.index, attempt.round))
-        for folder, new in folders.items():
-            pack([a for a in attempts if a.image and folder in Path(a.image).parents], new)
+            if kept:
+                calls, real = asyncio.run(
+                    generate_all(settings, descriptions, kept, Output(folders, attempts), store)
+                )
+        attempts.flush()
+        pack(ByClass(Path(attempts.name), Attempt), folders)
 
-    files.write_jsonl(ATTEMPTS, attempts)
     files.write_records_csv(REAL_SCORES, real, RealScore)
     summary = call_metrics(calls, "drawings", "texts_cut")
     files.write_json(CALLS / "generate.json", summary)
@@ -74,11 +78,13 @@ def main() -> None:
 
 async def generate_all(
     settings: Params,
-    classes: list[ClassRecord],
-    descriptions: list[ExtendedDescription],
-    folders: dict[Path, Path],
+    descriptions: ByClass[ExtendedDescription],
+    kept: Counter[int],
+    output: "Output",
     store: Store,
-) -> tuple[list[Attempt], list[Calls], list[RealScore]]:
+) -> tuple[list[Calls], list[RealScore]]:
+    """Draw the descriptions that were kept, so many of each class; what that took, and what real images score."""
+    classes = files.read_csv(CLASSES, ClassRecord)
     slugs = {c.label: c.slug for c in classes}
     start = starts(settings)
     words, verdicts = prompts.load("refine"), review.load()
@@ -86,36 +92,40 @@ async def generate_all(
     if settings.t2i.backend == "openai":
         servers["t2i"] = settings.t2i
     with server.running(**servers) as (llm, *t2i):
-        labels = {description.label for description in descriptions}
-        scorer, texts_cut, real = await make_filter(settings, classes, labels, descriptions, store)
+        scorer, texts_cut, real = await make_filter(settings, classes, set(kept), descriptions, store)
         painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
         async with Chat(llm, store) as chat, painters as painter:
             context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             counts: Counter[str] = Counter(texts_cut=texts_cut)
             failures: Counter[str] = Counter()
+            failed: list[Attempt] = []
 
             async def one(description: ExtendedDescription) -> list[Attempt]:
                 state = RefineState(
                     slug=slugs[description.label], description=description, start=start(description)
                 )
                 end = await refine.graph.ainvoke(state, context=context)
-                write(end["attempts"], end["images"], folders)
+                output.write_images(end["attempts"], end["images"])
                 counts.update(end["counts"])
                 failures.update(end["failures"])
                 return end["attempts"]
 
-            chains = await run_all("generate", descriptions, one, store.tally)
+            def take(chain: list[Attempt]) -> None:
+                output.write_attempts(chain)
+                failed.extend(attempt for attempt in chain[-1:] if attempt.verdict == "failed")
+
+            drawn = (description for description in descriptions if description.kept)
+            await run_each("generate", drawn, kept.total(), one, take, store.tally)
         verdicts.say_unused("drawing")
         if cut := counts["prompts_cut"]:
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
-        failed = [chain[-1] for chain in chains if chain[-1].verdict == "failed"]
         # Where there is an image, its refinement failed.
         undrawn = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is None}
         unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
-        painter.check_failures(undrawn, len(descriptions), "image")
-        llm.check_failures(unrefined, len(descriptions), "refinement")
-    return [attempt for chain in chains for attempt in chain], [Calls(counts, failures)], real
+        painter.check_failures(undrawn, kept.total(), "image")
+        llm.check_failures(unrefined, kept.total(), "refinement")
+    return [Calls(counts, failures)], real
 
 
 def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
@@ -125,7 +135,7 @@ def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
         return lambda description: None
     root = image_root(settings.data)
     photos: dict[int, list[tuple[str, ImageFile]]] = defaultdict(list)
-    for image in files.read_csv(MANIFEST, ImageRecord):
+    for image in files.each_csv(MANIFEST, ImageRecord):
         if image.split == "train":
             photos[image.label].append((image.path, image_file(root, image)))
     return lambda description: start_of(description.index, photos[description.label], strengths)
@@ -135,17 +145,21 @@ async def make_filter(
     settings: Params,
     classes: list[ClassRecord],
     labels: set[int],
-    extended: list[ExtendedDescription],
+    extended: ByClass[ExtendedDescription],
     store: Store,
 ) -> tuple[Filter[Any], int, list[RealScore]]:
     """The filter, how many class texts CLIP cuts, and what real images of the classes that get drawings score."""
     texts = class_texts(settings.filter.text, classes, files.read_jsonl(TEMPLATES, ClassTemplate))
     clip = load_clip(settings.clip)
-    existing = files.read_jsonl(EXISTING, ExistingDescription)
-    # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
-    listed = [*existing, *(d for d in extended if not d.feedback)]
+    existing = ByClass(EXISTING, ExistingDescription)
+
+    def listed(label: int) -> list[ExistingDescription | ExtendedDescription]:
+        # Rounds of feedback are judged by the first lists, too: what was drawn before keeps its verdict.
+        added = [d for d in extended.of(label) if d.kept and not d.feedback]
+        return [*(d for d in existing.of(label) if d.kept), *added]
+
     scorer = Filter(settings.filter, clip, make_scorer(settings.filter, clip, texts, classes, listed))
-    images = real_images(files.read_csv(MANIFEST, ImageRecord), labels)
+    images = real_images(files.each_csv(MANIFEST, ImageRecord), labels)
     root = image_root(settings.data)
     described = real_subjects(existing)
     subjects = {image.path: described.get(image.path, Subject(image.label)) for image in images}
@@ -172,28 +186,41 @@ def make_scorer(
     clip: Clip,
     texts: list[str],
     classes: list[ClassRecord],
-    descriptions: list[ExistingDescription | ExtendedDescription],
+    descriptions: Descriptions,
 ) -> Scorer[Any]:
     if settings.scorer != "contrast":
         return Absolute(settings, clip, texts)
-    return Contrast(clip, texts, classes, [d for d in descriptions if d.kept], settings.threshold)
+    return Contrast(clip, texts, classes, descriptions, settings.threshold)
 
 
-def write(attempts: list[Attempt], images: dict[str, bytes], folders: dict[Path, Path]) -> None:
-    """The images of one description as files of their own, to be packed."""
-    for attempt in attempts:
-        if attempt.image is not None:
-            shard = Path(attempt.image).parent
-            path = folders[shard.parent] / shard.stem / Path(attempt.image).name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(images[attempt.id])
+class Output(NamedTuple):
+    """Where drawings and attempts are written as they come."""
+
+    folders: dict[Path, Path]  # ACCEPTED, REJECTED -> what is to replace them
+    attempts: BinaryIO
+
+    def write_images(self, attempts: list[Attempt], images: dict[str, bytes]) -> None:
+        """The images of one description as files of their own, to be packed."""
+        for attempt in attempts:
+            if attempt.image is not None:
+                shard = Path(attempt.image).parent
+                path = self.folders[shard.parent] / shard.stem / Path(attempt.image).name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(images[attempt.id])
+
+    def write_attempts(self, chain: list[Attempt]) -> None:
+        self.attempts.writelines(map(files.json_line, chain))
 
 
-def pack(attempts: list[Attempt], folder: Path) -> None:
-    """Make one shard of each class's images in `folder`, each image with its attempt as JSON beside it."""
-    for slug, of_class in groupby(attempts, lambda attempt: attempt.id.partition("/")[0]):
-        shards.write(folder / f"{slug}.tar", members(folder / slug, of_class))
-        shutil.rmtree(folder / slug)
+def pack(attempts: ByClass[Attempt], folders: dict[Path, Path]) -> None:
+    """Make one shard of each class's images in each folder, each image with its attempt as JSON beside it."""
+    for label in attempts.labels:
+        drawn = [attempt for attempt in attempts.of(label) if attempt.image]
+        for old, new in folders.items():
+            if packed := [attempt for attempt in drawn if old in Path(attempt.image or "").parents]:
+                slug = packed[0].id.partition("/")[0]
+                shards.write(new / f"{slug}.tar", members(new / slug, packed))
+                shutil.rmtree(new / slug)
 
 
 def members(folder: Path, attempts: Iterable[Attempt]) -> Iterator[tuple[str, bytes]]:

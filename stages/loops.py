@@ -3,6 +3,7 @@
 python -m stages.loops
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.markup import escape
@@ -34,23 +35,30 @@ def main() -> None:
         "data.source", "extend.target", "llm.model", "vision.model", "t2i.model", "t2i.backend", "prices"
     )
     classes = files.read_csv(CLASSES, ClassRecord)
-    existing = files.read_jsonl(EXISTING, ExistingDescription)
-    extended = files.read_jsonl(EXTENDED, ExtendedDescription)
     templates = files.read_jsonl(TEMPLATES, ClassTemplate)
-    attempts = files.read_jsonl(ATTEMPTS, Attempt)
-    real = files.read_csv(REAL_SCORES, RealScore)
 
+    # The others are read one by one, and again where they are needed again: as lists they take gigabytes.
+    def attempts() -> Iterator[Attempt]:
+        return files.each_jsonl(ATTEMPTS, Attempt)
+
+    def real() -> Iterator[RealScore]:
+        return files.each_csv(REAL_SCORES, RealScore)
+
+    existing = files.each_jsonl(EXISTING, ExistingDescription)
+    extended = files.each_jsonl(EXTENDED, ExtendedDescription)
     summary: dict[str, Any] = {
         "describe": loop_metrics.describe(existing),
         "extend": loop_metrics.extend(extended, classes, section.extend.target),
         "templates": loop_metrics.templates(templates),
-        "generate": loop_metrics.generate(attempts, real),
+        "generate": loop_metrics.generate(attempts(), real()),
     }
     for name in LOOP_STAGES:
         # Calls, tokens and what else the stage itself counted
         summary[name] = files.read_json(CALLS / f"{name}.json") | summary[name]
     if truth := known_truth(section.data.source):
-        summary |= loop_metrics.checks(attempts, extended, existing, truth)
+        described = files.read_jsonl(EXISTING, ExistingDescription)
+        added = files.read_jsonl(EXTENDED, ExtendedDescription)
+        summary |= loop_metrics.checks(attempts(), added, described, truth)
 
     asked = {name: summary[name] for name in LOOP_STAGES} | {"ask": files.read_json(CALLS / "ask.json")}
     costs = {name: stage_cost(section, name, calls) for name, calls in asked.items()}
@@ -59,7 +67,7 @@ def main() -> None:
     files.write_json(COST, cost_summary(costs))
     files.write_csv(COST_PLOT, cost_rows(costs), COST_FIELDS)
     files.write_json(LOOPS, summary)
-    files.write_csv(SCORES_PLOT, loop_metrics.score_rows(attempts, real), loop_metrics.SCORE_FIELDS)
+    files.write_csv(SCORES_PLOT, loop_metrics.score_rows(attempts(), real()), loop_metrics.SCORE_FIELDS)
     console.print(table(summary))
 
 

@@ -10,6 +10,7 @@ from ltgc.data import images
 from ltgc.data.inspection import perceptual_hashes
 from ltgc.data.roots import image_file, image_root
 from ltgc.evaluation import quality
+from ltgc.evaluation.quality import Drawing
 from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord, Split
 from ltgc.pipeline.artifacts.drawings import (
@@ -28,10 +29,13 @@ from ltgc.pipeline.terminal import console
 def main() -> None:
     settings = params.load("data.source", "data.root", "data.images", "clip", "quality")
     classes = files.read_csv(CLASSES, ClassRecord)
-    manifest = files.read_csv(MANIFEST, ImageRecord)
-    attempts = [a for a in files.read_jsonl(ATTEMPTS, Attempt) if a.verdict == "accepted"]
+    drawings = [
+        Drawing(a.image, a.label)
+        for a in files.each_jsonl(ATTEMPTS, Attempt)
+        if a.verdict == "accepted" and a.image
+    ]
 
-    rows, contaminations = measure(settings, classes, manifest, attempts) if attempts else ([], [])
+    rows, contaminations = measure(settings, classes, drawings) if drawings else ([], [])
     dropped = contaminations if settings.quality.drop_contaminated else []
     files.write_jsonl(CLASS_QUALITY, rows)
     files.write_records_csv(CONTAMINATED, contaminations, Contamination)
@@ -39,26 +43,30 @@ def main() -> None:
     files.write_records_csv(DROPPED, dropped, Contamination)
     files.write_json(QUALITY, quality.summary(rows, len(contaminations), len(dropped)))
     console.print(
-        f"{len(attempts):,} generated images of {len(rows):,} classes; nearly a test image: "
+        f"{len(drawings):,} generated images of {len(rows):,} classes; nearly a test image: "
         f"{len(contaminations):,}, dropped: {len(dropped):,}"
     )
 
 
 def measure(
-    settings: params.Params, classes: list[ClassRecord], manifest: list[ImageRecord], attempts: list[Attempt]
+    settings: params.Params, classes: list[ClassRecord], drawings: list[Drawing]
 ) -> tuple[list[ClassQuality], list[Contamination]]:
     clip = load_clip(settings.clip)
     root = image_root(settings.data)
-    real: dict[tuple[int, Split], list[images.Reference]] = defaultdict(list)
-    for image in manifest:
-        real[image.label, image.split].append(image_file(root, image))
     drawn: dict[int, list[images.Reference]] = defaultdict(list)
-    for attempt in attempts:
-        drawn[attempt.label].append(attempt.image or "")
+    for drawing in drawings:
+        drawn[drawing.label].append(drawing.image)
+    real: dict[tuple[int, Split], list[images.Reference]] = defaultdict(list)
+    test: list[ImageRecord] = []
+    for image in files.each_csv(MANIFEST, ImageRecord):
+        if image.split == "test":
+            test.append(image)
+        elif image.label in drawn:
+            real[image.label, image.split].append(image_file(root, image))
 
     # Class by class: the features of all images of ImageNet-LT are 600 MB.
     rows: list[ClassQuality] = []
-    hashes: list[int | None] = []  # in the order of `attempts`, which are by class
+    hashes: list[int | None] = []  # in the order of `drawings`, which are by class
     for c in classes:
         if c.label not in drawn:
             continue
@@ -67,15 +75,15 @@ def measure(
         rows.append(quality.class_quality(c, train, generated.features, val))
         hashes += generated.hashes
 
-    test = [image for image in manifest if image.split == "test"]
     test_files = [image_file(root, image) for image in test]
 
     def cosine(i: int, j: int) -> float:
-        pair = quality.encode([attempts[i].image or "", test_files[j]], clip).features
+        pair = quality.encode([drawings[i].image, test_files[j]], clip).features
         return float(pair[0] @ pair[1])
 
     contaminations = quality.contaminated(
-        attempts,
+        drawings,
+        {c.label: c.name for c in classes},
         hashes,
         test,
         perceptual_hashes(test_files),

@@ -32,10 +32,10 @@ def main() -> None:
     settings = params.load("servers", "llm", "templates")
     classes = files.read_csv(CLASSES, ClassRecord)
     descriptions: dict[int, list[str]] = defaultdict(list)
-    for existing in files.read_jsonl(EXISTING, ExistingDescription):
+    for existing in files.each_jsonl(EXISTING, ExistingDescription):
         if existing.kept and existing.description is not None:
             descriptions[existing.label].append(existing.description)
-    for extended in files.read_jsonl(EXTENDED, ExtendedDescription):
+    for extended in files.each_jsonl(EXTENDED, ExtendedDescription):
         # More than the class's name, which is all that extend.source: class_name gives. And nothing of feedback:
         # with it the question would be another one, and paid for again.
         if extended.kept and extended.features is not None and not extended.feedback:

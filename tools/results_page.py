@@ -236,6 +236,8 @@ def row(cells: Sequence[str]) -> str:
 TABLES: dict[str, Callable[[Path], str | None]] = {
     "methods": methods,
     "five_seeds": compared("five_seeds"),
+    "systems": compared("systems"),
+    "systems_starts": compared("systems_starts"),
     "domain_gap": compared("domain_gap"),
     "generations": generations,
     "variants": variants,

@@ -64,8 +64,15 @@ def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
 def clip_features(clip: Clip, pixels: Pixels) -> Tensor:
     """Unit features (N, D) of all images, by CLIP's encoder before training."""
     encoder = Classifier(clip.model.visual, torch.empty(0, 0, device=clip.device), 1.0)
+    features: Tensor | None = None
     with timing.steps:
-        return torch.cat([encoder.features(pixels[part]) for part in torch.arange(len(pixels)).split(256)])
+        for part in torch.arange(len(pixels)).split(256):
+            found = encoder.features(pixels[part])
+            if features is None:  # made once: a list of parts, put together in the end, takes twice the memory
+                features = found.new_empty(len(pixels), found.shape[1])
+            features[part] = found
+    assert features is not None
+    return features
 
 
 def class_mean_accuracy(

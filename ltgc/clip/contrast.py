@@ -13,7 +13,8 @@ Nothing here depends on what else is drawn.
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ from ltgc.pipeline.artifacts.descriptions import ExistingDescription, ExtendedDe
 
 # Texts of a class that an image is held against: with 64 the margin is what it is with all (docs/models.md).
 TEXTS = 64
+# Of all classes together, or each drawing would cost more with every class, and the texts of iNaturalist 2018
+# 1.1 GB at 512 features: of its 8,142 classes 32 a class are left, of ImageNet-LT's 1,000 all 64.
+TEXTS_IN_ALL = 2**18
+CLASSES_AT_HAND = 64  # whose words are kept: drawings come class by class, up to 1,000 descriptions at once
 CONSENSUS = 0.05  # share of the class's other descriptions that have to name a word
 # With fewer other descriptions, chance leaves a word of that share unsaid by all of them more than once in twenty.
 # With 20 as the least, 26 of 32 right drawings that were refused on real photos had a rare but right colour.
@@ -34,6 +39,9 @@ OTHERS = math.ceil(math.log(0.05) / math.log(1 - CONSENSUS))
 COMMON = 0.02  # share of the other classes' descriptions that name a word; words below are no shared vocabulary
 SMOOTHING = 0.005  # of shares, in logarithms
 WORD = re.compile(r"\w[\w-]+|\d")
+
+# label -> the class's descriptions
+Descriptions = Callable[[int], Sequence[ExistingDescription | ExtendedDescription]]
 
 
 class Measures(NamedTuple):
@@ -57,25 +65,24 @@ class Contrast:
         clip: Clip,
         texts: Sequence[str],
         classes: Sequence[ClassRecord],
-        descriptions: Sequence[ExistingDescription | ExtendedDescription],
+        descriptions: Descriptions,
         percent: float,
     ) -> None:
-        """texts: what stands for each class, C_y, by label. descriptions: those that were kept, of any class.
+        """texts: what stands for each class, C_y, by label. descriptions: those that were kept, of a class.
 
         percent: of real photos, that may be refused.
         """
         self._clip = clip
         self._percent = percent
         self._names = [c.name for c in classes]
-        subjects = [_subject(d) for d in descriptions if d.features]
-        self._vocabulary = Vocabulary(subjects)
-        shown = _spaced_by_class(subjects)
+        self._vocabulary = Vocabulary(range(len(texts)), lambda label: _subjects(descriptions(label)))
+        most = min(TEXTS, max(1, TEXTS_IN_ALL // len(texts)))
         # Of each class its rows in the features, and which description each row is: the last is C_y.
         self._rows: dict[int, Tensor] = {}
         self._sources: dict[int, list[int | str | None]] = {}
         all_texts: list[str] = []
         for label, text in enumerate(texts):
-            own = shown.get(label, [])
+            own = _spaced(_subjects(descriptions(label)), most)
             self._rows[label] = torch.arange(len(all_texts), len(all_texts) + len(own) + 1)
             self._sources[label] = [*(s.source for s in own), None]
             all_texts += [*(self._text(s) for s in own), text]
@@ -136,20 +143,27 @@ class Contrast:
         return f"A photo of the class {self._names[subject.label]}, {subject.features}."
 
 
-class Vocabulary:
-    """The words of each class's descriptions, and how many of them name each."""
+class Words:
+    """The words of a class's descriptions, and how many of them name each."""
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
-        self._words = {(s.label, s.source): _words(s) for s in subjects}
-        self._counts: dict[int, Counter[str]] = {}
-        self._sizes: Counter[int] = Counter()
-        for (label, _), words in self._words.items():
-            self._counts.setdefault(label, Counter()).update(words)
-            self._sizes[label] += 1
+        self.by_source = {subject.source: _words(subject) for subject in subjects}
+        self.counts = Counter(word for words in self.by_source.values() for word in words)
+
+
+class Vocabulary:
+    """How many of a class's descriptions name a word, and of the other classes'."""
+
+    def __init__(self, labels: Iterable[int], subjects: Callable[[int], Sequence[Subject]]) -> None:
+        """subjects: the descriptions of a class. They are read again when the class's turn to be drawn comes."""
+        self._class = lru_cache(CLASSES_AT_HAND)(lambda label: Words(subjects(label)))
+        self._classes = 0  # that have descriptions
         self._shares: dict[str, float] = defaultdict(float)  # summed over the classes
-        for label, counts in self._counts.items():
-            for word, count in counts.items():
-                self._shares[word] += count / self._sizes[label]
+        for label in labels:
+            own = self._class(label)
+            self._classes += bool(own.by_source)
+            for word, count in own.counts.items():
+                self._shares[word] += count / len(own.by_source)
 
     def consensus(self, subject: Subject) -> float | None:
         """The least share of the class's other descriptions that name a word of `subject`.
@@ -157,25 +171,25 @@ class Vocabulary:
         Words that other classes' descriptions hardly ever name are left out: a text may be worded as none before.
         None for a photo: what a vision model said wrongly of it is not the photo's fault.
         """
-        own = self._words.get((subject.label, subject.source), frozenset())
-        counts = self._counts.get(subject.label, Counter())
-        others = self._sizes[subject.label] - bool(own)
+        known = self._class(subject.label)
+        own = known.by_source.get(subject.source, frozenset())
+        others = len(known.by_source) - bool(own)
         if others < OTHERS or subject.features is None or isinstance(subject.source, str):
             return None
         shares = [
-            (counts[word] - (word in own)) / others
+            (known.counts[word] - (word in own)) / others
             for word in _words(subject)
-            if self._elsewhere(word, subject.label) >= COMMON
+            if self._elsewhere(word, known) >= COMMON
         ]
         return min(shares, default=None)
 
-    def _elsewhere(self, word: str, label: int) -> float:
+    def _elsewhere(self, word: str, known: Words) -> float:
         """The mean share of the other classes' descriptions that name the word."""
-        here = self._counts[label][word] / self._sizes[label]
-        return (self._shares.get(word, 0.0) - here) / max(1, len(self._counts) - 1)
+        here = known.counts[word] / len(known.by_source)
+        return (self._shares.get(word, 0.0) - here) / max(1, self._classes - 1)
 
 
-def real_subjects(existing: Sequence[ExistingDescription]) -> Mapping[str, Subject]:
+def real_subjects(existing: Iterable[ExistingDescription]) -> Mapping[str, Subject]:
     """Path of a photo -> the photo with the description that it was given."""
     return {d.image: _subject(d) for d in existing if d.kept and d.features}
 
@@ -185,19 +199,18 @@ def _subject(description: ExistingDescription | ExtendedDescription) -> Subject:
     return Subject(description.label, description.features, source)
 
 
+def _subjects(descriptions: Iterable[ExistingDescription | ExtendedDescription]) -> list[Subject]:
+    return [_subject(d) for d in descriptions if d.features]
+
+
 def _words(subject: Subject) -> frozenset[str]:
     return frozenset(WORD.findall((subject.features or "").lower()))
 
 
-def _spaced_by_class(subjects: Sequence[Subject]) -> dict[int, list[Subject]]:
-    """label -> at most TEXTS of the class's descriptions, evenly spaced."""
-    of_class: dict[int, list[Subject]] = {}
-    for subject in subjects:
-        of_class.setdefault(subject.label, []).append(subject)
-    return {
-        label: [own[i * len(own) // min(len(own), TEXTS)] for i in range(min(len(own), TEXTS))]
-        for label, own in of_class.items()
-    }
+def _spaced(subjects: Sequence[Subject], most: int) -> list[Subject]:
+    """At most `most` of them, evenly spaced."""
+    count = min(len(subjects), most)
+    return [subjects[i * len(subjects) // count] for i in range(count)]
 
 
 def _bound(real: Sequence[float], percent: float, highest: float = math.inf) -> Bound | None:

@@ -57,11 +57,14 @@ class Clip:
                 f"the first to {cut[0]!r}",
                 markup=False,
             )
-        parts = [
-            self.model.encode_text(self.tokenize(read[i : i + batch_size]).to(self.device), normalize=True)
-            for i in range(0, len(read), batch_size)
-        ]
-        return torch.cat(parts).float()
+        features: Tensor | None = None
+        for i in range(0, len(read), batch_size):
+            part = self.model.encode_text(self.tokenize(read[i : i + batch_size]).to(self.device), normalize=True)
+            if features is None:  # made once: a list of parts, put together in the end, takes twice the memory
+                features = part.new_empty((len(read), part.shape[1]), dtype=torch.float32)
+            features[i : i + batch_size] = part
+        assert features is not None
+        return features
 
     @property
     def context_length(self) -> int:

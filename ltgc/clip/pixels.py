@@ -21,7 +21,8 @@ from ltgc.data import images
 from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 
-MEMORY_LIMIT = 4 * 1024**3  # bytes; about 28,000 images of 224 x 224 px
+# Bytes of one set of images, by where they are kept: 7,000 and 28,000 of 224 x 224 px.
+MEMORY_LIMITS = {"cpu": 1024**3, "cuda": 4 * 1024**3}
 
 
 class Pixels(Protocol):
@@ -50,11 +51,11 @@ class FilePixels:
 
     def in_memory(self) -> Tensor:
         """All images, (N, 3, H, W) uint8 on the device."""
-        pixels = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+        pixels = torch.empty(len(self), *self.shape, dtype=torch.uint8, device=self.device)
         with ThreadPoolExecutor() as pool:
             for index, image in enumerate(pool.map(self.whole, range(len(self)))):
                 pixels[index] = image
-        return pixels.to(self.device)
+        return pixels
 
     def whole(self, index: int) -> Tensor:
         """Image `index` as CLIP sees it, (3, H, W) uint8."""
@@ -136,12 +137,16 @@ def batches(pixels: Pixels, requests: Sequence[Request], device: torch.device, w
         yield batch if crops is None else augment(batch, crops.to(device))
 
 
-def load(files: Sequence[images.Reference], clip: Clip, limit: int = MEMORY_LIMIT) -> Pixels:
+def load(files: Sequence[images.Reference], clip: Clip, limit: int | None = None) -> Pixels:
     """The images in `files` at CLIP's size; decoded once and kept where they take at most `limit` bytes.
+
+    limit: None: that of the device.
 
     Raises LTGCError for a file that is missing or not a usable image (at the batch that needs it, if not kept).
     """
     pixels = FilePixels(files, clip)
+    if limit is None:
+        limit = MEMORY_LIMITS.get(clip.device.type, MEMORY_LIMITS["cpu"])
     if len(pixels) * pixels.shape.numel() > limit:
         return pixels
     with timing.steps:  # as where they are loaded batch by batch

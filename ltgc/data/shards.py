@@ -6,6 +6,7 @@ changed only when it did.
 
 import functools
 import os
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.pipeline.errors import LTGCError
 
 BLOCK = tarfile.BLOCKSIZE  # bytes; a tar is a header block and whole blocks of data for each file
+MOST = 2**40  # bytes; no member is as large
 END = bytes(2 * BLOCK)  # of a whole tar
 
 
@@ -75,7 +77,7 @@ def read(path: Path, name: str) -> bytes:
         index = _index(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if name not in index:
             raise FileNotFoundError(f"{path}: has no {name}")
-        offset, size = index[name]
+        offset, size = divmod(index[name], MOST)
         return os.pread(file, size, offset)
     finally:
         os.close(file)
@@ -88,8 +90,12 @@ def names(path: Path) -> list[str]:
 
 
 @functools.cache
-def _index(path: Path, *version: int) -> dict[str, tuple[int, int]]:
-    """`scan` of the tar at `path`; once a process and version of the file."""
+def _index(path: Path, *version: int) -> dict[str, int]:
+    """name -> offset * MOST + size of the tar's members; once a process and version of the file.
+
+    iNaturalist 2018 has a million members, and each process that loads drawings its own index: some 70 MB so, and
+    250 with pairs of numbers, and names that shards do not share.
+    """
     file = os.open(path, os.O_RDONLY)
     try:
         members, end = scan(file)
@@ -97,7 +103,7 @@ def _index(path: Path, *version: int) -> dict[str, tuple[int, int]]:
             raise LTGCError(f"{path}: not a whole shard of plain files; run `dvc pull {path.parent}`")
     finally:
         os.close(file)
-    return members
+    return {sys.intern(name): offset * MOST + size for name, (offset, size) in members.items()}
 
 
 def attempts(path: Path) -> Iterator[tuple[Attempt, str]]:

@@ -1,40 +1,55 @@
 """What the loops did: descriptions asked, kept and dropped, images accepted and rejected, and at what cost."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 from ltgc.data import images
 from ltgc.data.truth import DrawingTruth, Truth
 from ltgc.pipeline.artifacts.dataset import ClassRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
-from ltgc.pipeline.artifacts.drawings import Attempt, RealScore
+from ltgc.pipeline.artifacts.drawings import Attempt, RealScore, Verdict
 
 
-def describe(existing: Sequence[ExistingDescription]) -> dict[str, Any]:
+def describe(existing: Iterable[ExistingDescription]) -> dict[str, Any]:
     """Images asked about, and what became of the replies (§3.1.1)."""
+    replies = 0
+    reasons: Counter[str | None] = Counter()
+    for d in existing:
+        replies += d.replies
+        reasons[_dropped(d)] += 1
     return {
-        "asked": len(existing),
-        "kept": sum(d.kept for d in existing),
-        "dropped": _reasons(d.reason for d in existing if not d.kept),
-        "replies": sum(d.replies for d in existing),
+        "asked": reasons.total(),
+        "kept": reasons.pop(None, 0),
+        "dropped": _sorted(reasons),
+        "replies": replies,
     }
 
 
-def extend(extended: Sequence[ExtendedDescription], classes: Sequence[ClassRecord], target: int) -> dict[str, Any]:
+def extend(extended: Iterable[ExtendedDescription], classes: Sequence[ClassRecord], target: int) -> dict[str, Any]:
     """Descriptions asked for (K_y - M_y over the tail classes), received, kept and dropped (§3.1.2).
 
     feedback: how many of those kept rounds of feedback asked for, which is besides K_y.
     """
-    feedback = sum(d.kept and d.feedback > 0 for d in extended)
     tail = [c for c in classes if c.train < target]
+    feedback = 0
+    reasons: Counter[str | None] = Counter()
+    for d in extended:
+        feedback += d.kept and d.feedback > 0
+        reasons[_dropped(d)] += 1
     return {
         "classes": len(tail),
         "asked": sum(target - c.train for c in tail),
-        "received": len(extended),
-        "kept": sum(d.kept for d in extended),
-        "dropped": _reasons(d.reason for d in extended if not d.kept),
+        "received": reasons.total(),
+        "kept": reasons.pop(None, 0),
+        "dropped": _sorted(reasons),
     } | ({"feedback": feedback} if feedback else {})
+
+
+def _dropped(description: ExistingDescription | ExtendedDescription) -> str | None:
+    """Why it was dropped; None where it was kept."""
+    return None if description.kept else description.reason or "unknown"
 
 
 def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:
@@ -47,28 +62,43 @@ def templates(class_templates: Sequence[ClassTemplate]) -> dict[str, Any]:
     } | ({"review": written} if written else {})
 
 
-def generate(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> dict[str, Any]:
+class End(NamedTuple):
+    """What became of a description that was drawn."""
+
+    round: int
+    verdict: Verdict
+    reason: str | None
+
+
+def generate(attempts: Iterable[Attempt], real: Iterable[RealScore]) -> dict[str, Any]:
     """What became of the descriptions that were drawn: each counts once, under its last attempt (Fig. 5).
 
     And how many real images the filter would turn down.
     """
-    chains = list(refinement_chains(attempts))
-    last = [chain[-1] for chain in chains]
+    drawn = 0
+    ends: dict[tuple[int, int], End] = {}  # (label, index) ->
+    for a in attempts:
+        drawn += a.image is not None
+        key, end = (a.label, a.index), End(a.round, a.verdict, a.reason)
+        if key not in ends or ends[key].round < a.round:
+            ends[key] = end
+    last = list(ends.values())
+    below = Counter(r.score < r.threshold for r in real)
     return {
-        "descriptions": len(chains),
-        "drawn": sum(a.image is not None for a in attempts),
+        "descriptions": len(last),
+        "drawn": drawn,
         "accepted": sum(a.verdict == "accepted" for a in last),
         "at_once": sum(a.verdict == "accepted" and a.round == 0 for a in last),
         "after_refinement": sum(a.verdict == "accepted" and a.round > 0 for a in last),
         "rejected": sum(a.verdict == "rejected" for a in last),
         "failed": _reasons(a.reason for a in last if a.verdict == "failed"),
         "rounds": _mean_and_max(a.round for a in last),
-        "real_scored": len(real),
-        "real_below_threshold": sum(r.score < r.threshold for r in real),
+        "real_scored": below.total(),
+        "real_below_threshold": below[True],
     }
 
 
-def refinement_chains(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
+def refinement_chains(attempts: Iterable[Attempt]) -> Iterable[list[Attempt]]:
     """The attempts of each description, in the order of their rounds; chains by label and index."""
     chains: dict[tuple[int, int], list[Attempt]] = defaultdict(list)
     for attempt in attempts:
@@ -78,7 +108,7 @@ def refinement_chains(attempts: Sequence[Attempt]) -> Iterable[list[Attempt]]:
 
 
 def checks(
-    attempts: Sequence[Attempt],
+    attempts: Iterable[Attempt],
     extended: Sequence[ExtendedDescription],
     existing: Sequence[ExistingDescription],
     truth: Truth,
@@ -90,7 +120,7 @@ def checks(
     }
 
 
-def filter_quality(attempts: Sequence[Attempt], truth: DrawingTruth) -> dict[str, Any]:
+def filter_quality(attempts: Iterable[Attempt], truth: DrawingTruth) -> dict[str, Any]:
     """How right CLIP's detection is, over all drawings that were scored.
 
     precision, recall: of finding the wrong drawings, those that do not represent their class; a drawing is flagged
@@ -177,25 +207,28 @@ def precision_recall(pairs: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
     }
 
 
-def score_rows(attempts: Sequence[Attempt], real: Sequence[RealScore]) -> list[dict[str, Any]]:
+def score_rows(attempts: Iterable[Attempt], real: Iterable[RealScore]) -> Iterator[dict[str, Any]]:
     """Rows of plots/scores.csv: scored attempts and real images (verdict "real"), to set μ by looking.
 
     margin: score - threshold, comparable over classes.
     """
-    rows: list[tuple[Any, ...]] = [(a.class_name, a.round, a.score, a.threshold, a.verdict) for a in attempts]
-    rows += [(r.class_name, None, r.score, r.threshold, "real") for r in real]
-    return [
-        dict(zip(SCORE_FIELDS, (name, round_, score, threshold, round(score - threshold, 6), kind), strict=True))
-        for name, round_, score, threshold, kind in rows
-        if score is not None and threshold is not None
-    ]
+    drawn = ((a.class_name, a.round, a.score, a.threshold, a.verdict) for a in attempts)
+    photos = ((r.class_name, None, r.score, r.threshold, "real") for r in real)
+    for name, round_, score, threshold, kind in chain(drawn, photos):
+        if score is not None and threshold is not None:
+            row = (name, round_, score, threshold, round(score - threshold, 6), kind)
+            yield dict(zip(SCORE_FIELDS, row, strict=True))
 
 
 SCORE_FIELDS = ["class", "round", "score", "threshold", "margin", "verdict"]
 
 
 def _reasons(reasons: Iterable[str | None]) -> dict[str, int]:
-    return dict(sorted(Counter(reason or "unknown" for reason in reasons).items()))
+    return _sorted(Counter(reason or "unknown" for reason in reasons))
+
+
+def _sorted(counts: Mapping[Any, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def _mean_and_max(values: Iterable[int]) -> Mapping[str, float]:

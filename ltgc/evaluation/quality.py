@@ -4,7 +4,7 @@ Test images are read here to find generated images that resemble them too much, 
 image is ever chosen or judged by the test split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from ltgc.clip.encoder import Clip
 from ltgc.data import images
 from ltgc.data.near_duplicates import nearest_hashes, perceptual_hash
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
-from ltgc.pipeline.artifacts.drawings import Attempt, ClassQuality, Contamination
+from ltgc.pipeline.artifacts.drawings import ClassQuality, Contamination
 
 Features = NDArray[np.float32]  # (N, D), rows of length 1
 
@@ -94,8 +94,16 @@ def class_quality(c: ClassRecord, original: Features, generated: Features, valid
     )
 
 
+class Drawing(NamedTuple):
+    """An accepted one."""
+
+    image: str  # Attempt.image
+    label: int
+
+
 def contaminated(
-    attempts: Sequence[Attempt],
+    drawings: Sequence[Drawing],
+    names: Mapping[int, str],
     hashes: Sequence[int | None],
     test: Sequence[ImageRecord],
     test_hashes: Sequence[int | None],
@@ -106,8 +114,8 @@ def contaminated(
 ) -> list[Contamination]:
     """The generated images whose nearest test image is within `distance` bits and looks the same to CLIP.
 
-    attempts: accepted ones; hashes, test_hashes: the perceptual hash of each of their images and of each test
-    image; cosine: of the CLIP features of attempts[i] and test[j], asked only for pairs whose hashes are near.
+    names: of the classes, by label; hashes, test_hashes: the perceptual hash of each drawing and of each test
+    image; cosine: of the CLIP features of drawings[i] and test[j], asked only for pairs whose hashes are near.
     Both are needed: a hash alone takes drawings of one layout for the same picture, CLIP alone any two good
     pictures of one class.
     """
@@ -125,9 +133,9 @@ def contaminated(
         if similarity >= least_cosine:
             contaminations.append(
                 Contamination(
-                    image=attempts[i].image or "",
-                    label=attempts[i].label,
-                    class_name=attempts[i].class_name,
+                    image=drawings[i].image,
+                    label=drawings[i].label,
+                    class_name=names[drawings[i].label],
                     test=test[j].path,
                     test_class=test[j].class_name,
                     distance=bits,

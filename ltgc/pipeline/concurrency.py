@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
@@ -32,7 +32,26 @@ async def run_all(
 
     The first exception cancels the rest and is raised as it is.
     """
-    results: dict[int, R] = {}
+    results: list[R] = []
+    await run_each(title, items, len(items), work, results.append, tally, at_once)
+    return results
+
+
+async def run_each(
+    title: str,
+    items: Iterable[T],
+    total: int,
+    work: Callable[[T], Awaitable[R]],
+    take: Callable[[R], None],
+    tally: object,
+    at_once: int = AT_ONCE,
+) -> None:
+    """`run_all` of `total` items that need not fit into memory together, nor their results.
+
+    `take` is given the results one after another, in the order of `items`.
+    """
+    waiting: dict[int, R] = {}  # results whose turn has not come
+    done = taken = 0
     slots = asyncio.Semaphore(at_once)
     start = monotonic()
     columns = (
@@ -50,14 +69,19 @@ async def run_all(
         _rare_collections(),
         Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar,
     ):
-        task = bar.add_task(title, total=len(items), rate="", tally="")
+        task = bar.add_task(title, total=total, rate="", tally="")
 
         async def one(i: int, item: T) -> None:
+            nonlocal done, taken
             try:
-                results[i] = await work(item)
+                waiting[i] = await work(item)
             finally:
                 slots.release()
-            rate = len(results) / max(monotonic() - start, 1e-9)
+            while taken in waiting:
+                take(waiting.pop(taken))
+                taken += 1
+            done += 1
+            rate = done / max(monotonic() - start, 1e-9)
             bar.update(task, advance=1, rate=f"{rate:.1f}/s", tally=str(tally))
 
         try:
@@ -71,8 +95,7 @@ async def run_all(
             raise _first(mendable or rest or errors) from None
 
     seconds = monotonic() - start
-    console.print(f"{title}: {len(items):,} in {seconds:.0f} s ({len(items) / max(seconds, 1e-9):.1f}/s), {tally}")
-    return [results[i] for i in range(len(items))]
+    console.print(f"{title}: {done:,} in {seconds:.0f} s ({done / max(seconds, 1e-9):.1f}/s), {tally}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,11 +52,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
     """`write_bytes` of all `chunks`, which need not fit into memory together."""
+    with replaced_file(path) as file:
+        file.writelines(chunks)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """An empty file to write inside the block; where the block succeeds it takes the name `path`.
+
+    Where the block fails, `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
         with part.open("wb") as file:
-            file.writelines(chunks)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -125,7 +135,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> None:
     # Line by line: the attempts of ImageNet-LT are 200 MB.
-    write_chunks(path, (f"{r.model_dump_json()}\n".encode() for r in records))
+    write_chunks(path, map(json_line, records))
+
+
+def json_line(record: Record) -> bytes:
+    """The line of a JSON Lines file that holds `record`."""
+    return f"{record.model_dump_json()}\n".encode()
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> None:
@@ -133,16 +148,18 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], fields: Sequence[str])
 
     A text that a spreadsheet would run as a formula gets an apostrophe in front, which `read_csv` takes away.
     """
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fields, lineterminator="\n")
-    quoting = csv.DictWriter(file, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
-    for row in rows:
-        safe = {name: f"'{value}" if _is_formula(value) else value for name, value in row.items()}
-        # csv quotes no \r (macOS names a file "Icon\r"), at which its reader ends the line.
-        torn = any(isinstance(value, str) and "\r" in value for value in safe.values())
-        (quoting if torn else writer).writerow(safe)
-    write_text(path, file.getvalue())
+    with replaced_file(path) as binary:
+        # Row by row: the scores of iNaturalist 2018 are a million.
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        quoting = csv.DictWriter(file, fields, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        for row in rows:
+            safe = {name: f"'{value}" if _is_formula(value) else value for name, value in row.items()}
+            # csv quotes no \r (macOS names a file "Icon\r"), at which its reader ends the line.
+            torn = any(isinstance(value, str) and "\r" in value for value in safe.values())
+            (quoting if torn else writer).writerow(safe)
+        file.detach()
 
 
 def _is_formula(value: Any) -> bool:
@@ -152,22 +169,33 @@ def _is_formula(value: Any) -> bool:
 R = TypeVar("R", bound=Record)
 
 
-def write_records_csv(path: Path, records: Sequence[Record], model: type[Record]) -> None:
+def write_records_csv(path: Path, records: Iterable[Record], model: type[Record]) -> None:
     write_csv(path, (r.model_dump() for r in records), list(model.model_fields))
 
 
 def read_jsonl(path: Path, model: type[R]) -> list[R]:
-    _exists(path)
-    with path.open(encoding="utf-8") as file:
-        return list(_validated(path, model, file))
+    return list(each_jsonl(path, model))
+
+
+def each_jsonl(path: Path, model: type[R]) -> Iterator[R]:
+    """The records of `read_jsonl` one after another: as a list, those of iNaturalist 2018 take a gigabyte."""
+    check_exists(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            yield parsed(path, number, model, line)
 
 
 def read_csv(path: Path, model: type[R]) -> list[R]:
-    _exists(path)
+    return list(each_csv(path, model))
+
+
+def each_csv(path: Path, model: type[R]) -> Iterator[R]:
+    """The records of `read_csv` one after another."""
+    check_exists(path)
     with path.open(newline="", encoding="utf-8") as file:
-        rows = enumerate(csv.DictReader(file), 2)
-        # CSV has no null: an empty cell is None.
-        return [_validate(path, n, model, {key: _cell(value) for key, value in row.items()}) for n, row in rows]
+        for number, row in enumerate(csv.DictReader(file), 2):
+            # CSV has no null: an empty cell is None.
+            yield _validate(path, number, model, {key: _cell(value) for key, value in row.items()})
 
 
 def _cell(value: Any) -> Any:
@@ -175,7 +203,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    _exists(path)
+    check_exists(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -190,17 +218,18 @@ def read_record(path: Path, model: type[R]) -> R:
         raise LTGCError(_bad_line(path, 1, model, error)) from error
 
 
-def _exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Raises LTGCError for an artifact that is not there."""
     if not path.exists():
         raise LTGCError(f"{path}: not there; run `dvc repro` to make it")
 
 
-def _validated(path: Path, model: type[R], lines: Iterable[str]) -> Iterator[R]:
-    for number, line in enumerate(lines, 1):
-        try:
-            yield model.model_validate_json(line)
-        except ValidationError as error:
-            raise LTGCError(_bad_line(path, number, model, error)) from error
+def parsed(path: Path, number: int, model: type[R], line: bytes) -> R:
+    """The record in line `number` (from 1) of a JSON Lines file. Raises LTGCError naming file and line."""
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        raise LTGCError(_bad_line(path, number, model, error)) from error
 
 
 def _validate(path: Path, number: int, model: type[R], row: dict[str, Any]) -> R:

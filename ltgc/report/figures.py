@@ -4,7 +4,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -101,20 +102,24 @@ def accuracy(
     return _svg(figure, "Test accuracy of each class by method")
 
 
-def scores(rows: Sequence[Mapping[str, str]]) -> Markup | None:
+def scores(rows: Iterable[Mapping[str, str]]) -> Markup | None:
     """Distributions of CLIP's scores around the threshold, as SVG; None where nothing was scored.
 
     rows: plots/scores.csv. One threshold for all: the scores themselves; a threshold a class: the score less it.
     """
-    if not rows:
-        return None
-    thresholds = {float(row["threshold"]) for row in rows}
-    one = len(thresholds) == 1
-    of_verdict: dict[str, list[float]] = {name: [] for name in VERDICT_COLOURS}
+    thresholds: set[float] = set()
+    scored: dict[str, array[float]] = {name: array("d") for name in VERDICT_COLOURS}
+    margins: dict[str, array[float]] = {name: array("d") for name in VERDICT_COLOURS}
     for row in rows:
-        name = row["verdict"] if row["verdict"] in of_verdict else "turned down"
-        of_verdict[name].append(float(row["score" if one else "margin"]))
-    everything = [value for values in of_verdict.values() for value in values]
+        thresholds.add(float(row["threshold"]))
+        name = row["verdict"] if row["verdict"] in scored else "turned down"
+        scored[name].append(float(row["score"]))
+        margins[name].append(float(row["margin"]))
+    if not thresholds:
+        return None
+    one = len(thresholds) == 1
+    of_verdict = scored if one else margins
+    everything = [edge for values in of_verdict.values() if values for edge in (min(values), max(values))]
     edges = np.linspace(min(everything), max(max(everything), min(everything) + 1e-6), BINS + 1)
     figure = Figure(figsize=(10, 3), layout="constrained")
     axes = figure.subplots()
@@ -123,7 +128,7 @@ def scores(rows: Sequence[Mapping[str, str]]) -> Markup | None:
             # Shares, not counts: there may be ten times as many generated images as real ones.
             weights = np.full(len(values), 100 / len(values))
             axes.hist(
-                values,
+                np.asarray(values),
                 list(edges),
                 weights=weights,
                 color=VERDICT_COLOURS[name],

@@ -6,7 +6,7 @@ from typing import Any
 
 from ltgc.pipeline.artifacts.drawings import Attempt
 from ltgc.report.inputs import Made
-from ltgc.report.selection import accepted, below_threshold, by_label, filled, originals, rarest, refused, spaced
+from ltgc.report.selection import accepted, below_threshold, filled, rarest, refused, spaced
 from ltgc.report.thumbnails import Thumbnails
 
 # What one class shows at most, so that the page stays small: 1,000 classes with 300 texts each would be 45 MB.
@@ -20,15 +20,13 @@ DESCRIPTIONS = 100  # of each list
 def fold_outs(inputs: Made, thumbnails: Thumbnails, budget: int) -> list[dict[str, Any]]:
     """Everything about each class that is shown; `budget` bytes of thumbnails are shared out evenly."""
     shown = rarest(filled(inputs))
-    photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
-    existing, extended = by_label(inputs.existing), by_label(inputs.extended)
-    chains = refused(inputs.attempts)
     template = {t.label: t for t in inputs.templates}
     quality = {q.label: q for q in inputs.class_quality}
     entries = []
     for c in shown:
         thumbnails.allow(budget // len(shown))
-        own, images, refined = photos.get(c.label, []), drawings.get(c.label, []), chains.get(c.label, [])
+        attempts = inputs.attempts.of(c.label)
+        own, images, refined = inputs.photos.get(c.label, []), accepted(attempts), refused(attempts)
         entries.append(
             {
                 "c": c,
@@ -42,8 +40,8 @@ def fold_outs(inputs: Made, thumbnails: Thumbnails, budget: int) -> list[dict[st
                     "total": len(images),
                     "shown": [(thumbnails.uri(a.image or ""), a) for a in spaced(images, GENERATED)],
                 },
-                "existing": existing.get(c.label, []),
-                "extended": sorted(extended.get(c.label, []), key=lambda e: e.index),
+                "existing": inputs.existing.of(c.label),
+                "extended": sorted(inputs.extended.of(c.label), key=lambda e: e.index),
                 "chains": {
                     "total": len(refined),
                     "mended": sum(chain[-1].verdict == "accepted" for chain in refined),
@@ -56,16 +54,18 @@ def fold_outs(inputs: Made, thumbnails: Thumbnails, budget: int) -> list[dict[st
 
 def gallery(inputs: Made, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """A photo and a few drawings of each class that has drawings, rarest first, as far as the thumbnails allow."""
-    photos, drawings = originals(inputs.manifest, inputs.image_root), accepted(inputs.attempts)
     rows = []
     for c in sorted(inputs.classes, key=lambda c: (c.train, c.label)):
-        if c.label not in drawings or thumbnails.allowed <= 0:
+        if thumbnails.allowed <= 0:
+            break
+        if not (drawings := accepted(inputs.attempts.of(c.label))):
             continue
+        photos = inputs.photos.get(c.label)
         rows.append(
             {
                 "c": c,
-                "photo": thumbnails.uri(photos[c.label][0]) if c.label in photos else None,
-                "drawings": [(thumbnails.uri(a.image or ""), a) for a in spaced(drawings[c.label], GALLERY)],
+                "photo": thumbnails.uri(photos[0]) if photos else None,
+                "drawings": [(thumbnails.uri(a.image or ""), a) for a in spaced(drawings, GALLERY)],
             }
         )
     return rows

@@ -1,16 +1,17 @@
 """What the page is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ltgc.data.images import ImageFile
 from ltgc.evaluation.comparison import Comparison, Results
 from ltgc.pipeline.artifacts.asking import AskMetrics
-from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding, ImageRecord
+from ltgc.pipeline.artifacts.dataset import ClassRecord, Finding
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt, ClassQuality, Contamination
 from ltgc.pipeline.artifacts.runs import Prediction
+from ltgc.pipeline.by_class import ByClass
 from ltgc.report.provenance import Rerun
 
 
@@ -18,13 +19,12 @@ from ltgc.report.provenance import Rerun
 class Made:
     """What the loops began with and made."""
 
-    image_root: Path
     classes: list[ClassRecord]
-    manifest: list[ImageRecord]
-    existing: list[ExistingDescription]
-    extended: list[ExtendedDescription]
+    photos: Mapping[int, list[ImageFile]]  # label -> those of the training split
+    existing: ByClass[ExistingDescription]
+    extended: ByClass[ExtendedDescription]
     templates: list[ClassTemplate]
-    attempts: list[Attempt]
+    attempts: ByClass[Attempt]
     class_quality: list[ClassQuality]
 
 
@@ -43,7 +43,8 @@ class Inputs(Made):
     predictions: Mapping[str, list[list[Prediction]]]  # method -> seed; the methods that ran
     loops: Mapping[str, Any]
     cost: Mapping[str, Mapping[str, Any]]
-    scores: list[dict[str, str]]  # plots/scores.csv
+    scores: Iterable[Mapping[str, str]]  # rows of plots/scores.csv, which are read once
     quality: Mapping[str, Any]
     contaminated: list[Contamination]
+    test_photos: Mapping[str, ImageFile]  # Contamination.test -> where it is
     rerun: Rerun

@@ -7,14 +7,15 @@ without that script; it sorts, filters and unfolds.
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ltgc.data.roots import image_file
 from ltgc.evaluation.comparison import METRICS, control
 from ltgc.pipeline.artifacts.drawings import Contamination
 from ltgc.report import answers, figures, fold_outs, sections, selection, thumbnails
@@ -60,7 +61,7 @@ def page(inputs: Inputs) -> str:
             scores_figure=figures.scores(inputs.scores),
             accuracy=accuracy,
             gains={c.label: sections.gain(accuracy, c.label, pair) for c in inputs.classes},
-            drawn={label: len(own) for label, own in selection.accepted(inputs.attempts).items()},
+            drawn=Counter(a.label for a in inputs.attempts if selection.is_accepted(a)),
             steps=sections.flow(inputs.loops),
             rounds=sections.rounds(inputs.attempts),
             confusions=sections.confusions(inputs.classes, inputs.predictions, pair),
@@ -92,25 +93,20 @@ def environment(*folders: Path) -> Environment:
 
 def fig6(inputs: Inputs) -> bytes:
     """Original and generated images of tail classes, as PNG."""
-    photos = selection.originals(inputs.manifest, inputs.image_root)
-    drawings = selection.accepted(inputs.attempts)
-    tail = [c for c in selection.rarest(inputs.classes) if c.label in drawings][: figures.FIG6_ROWS]
-    spaced, count = selection.spaced, figures.FIG6_IMAGES
-    return figures.fig6(
-        [(c, spaced(photos.get(c.label, []), count), spaced(drawings[c.label], count)) for c in tail]
-    )
+    spaced, count, photos = selection.spaced, figures.FIG6_IMAGES, inputs.photos
+    drawn = ((c, selection.accepted(inputs.attempts.of(c.label))) for c in selection.rarest(inputs.classes))
+    tail = islice(((c, own) for c, own in drawn if own), figures.FIG6_ROWS)
+    return figures.fig6([(c, spaced(photos.get(c.label, []), count), spaced(own, count)) for c, own in tail])
 
 
 def fig7(inputs: Inputs) -> bytes:
     """Drawings before and after refinement, as PNG."""
-    return figures.fig7(selection.mended(inputs.attempts, inputs.classes)[: figures.FIG7_COLUMNS])
+    return figures.fig7(selection.mended(inputs.attempts, inputs.classes, figures.FIG7_COLUMNS))
 
 
 def _pairs(inputs: Inputs, thumbs: Thumbnails) -> Sequence[tuple[Contamination, str | None, str | None]]:
     shown = inputs.contaminated[:CONTAMINATED_SHOWN]
-    paths = {found.test for found in shown}
-    test = {image.path: image_file(inputs.image_root, image) for image in inputs.manifest if image.path in paths}
-    return [(found, thumbs.uri(found.image), thumbs.uri(test[found.test])) for found in shown]
+    return [(found, thumbs.uri(found.image), thumbs.uri(inputs.test_photos[found.test])) for found in shown]
 
 
 def asset(name: str) -> Markup:

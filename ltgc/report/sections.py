@@ -1,7 +1,7 @@
 """The tables of the page, from what the stages wrote. The HTML is in templates/."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltgc.data.roots import MADE
@@ -106,7 +106,7 @@ def _dropped(reasons: Mapping[str, int]) -> list[dict[str, Any]]:
     return [{"name": name, "count": count, "kind": "dropped"} for name, count in reasons.items()]
 
 
-def rounds(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+def rounds(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
     """Each round of refinement: what was drawn, and what became of it."""
     verdicts: dict[int, Counter[str]] = defaultdict(Counter)
     for attempt in attempts:

@@ -10,6 +10,7 @@ from ltgc.data.roots import image_file
 from ltgc.evaluation.loop_metrics import refinement_chains
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.drawings import Attempt
+from ltgc.pipeline.by_class import ByClass
 from ltgc.report.inputs import Made
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def rarest(classes: Sequence[ClassRecord]) -> list[ClassRecord]:
 
 def filled(inputs: Made) -> list[ClassRecord]:
     """The classes that something was written or drawn for; all of them where nothing was."""
-    labels = {e.label for e in inputs.extended} | {a.label for a in inputs.attempts}
+    labels = {*inputs.extended.labels, *inputs.attempts.labels}
     return [c for c in inputs.classes if c.label in labels] or inputs.classes
 
 
@@ -35,37 +36,47 @@ def by_label(records: Iterable[Any]) -> dict[int, list[Any]]:
     return of_class
 
 
-def originals(manifest: Sequence[ImageRecord], image_root: Path) -> dict[int, list[ImageFile]]:
+def originals(manifest: Iterable[ImageRecord], image_root: Path) -> dict[int, list[ImageFile]]:
     """label -> training images."""
-    return {
-        label: [image_file(image_root, image) for image in own]
-        for label, own in by_label(image for image in manifest if image.split == "train").items()
-    }
-
-
-def accepted(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
-    """label -> accepted drawings."""
-    return by_label(a for a in attempts if a.verdict == "accepted" and a.image is not None)
-
-
-def refused(attempts: Sequence[Attempt]) -> dict[int, list[list[Attempt]]]:
-    """label -> refinement chains whose first drawing CLIP scored too low, or the image model refused to draw."""
-    of_class: dict[int, list[list[Attempt]]] = defaultdict(list)
-    for chain in refinement_chains(attempts):
-        if len(chain) > 1 or any(below_threshold(attempt) for attempt in chain):
-            of_class[chain[0].label].append(chain)
+    of_class: dict[int, list[ImageFile]] = defaultdict(list)
+    for image in manifest:
+        if image.split == "train":
+            of_class[image.label].append(image_file(image_root, image))
     return of_class
 
 
-def mended(attempts: Sequence[Attempt], classes: Sequence[ClassRecord]) -> list[list[Attempt]]:
-    """Refinements that ended well (Fig. 7): one of each class, rarest classes first, then the second of each."""
-    of_class: dict[int, list[list[Attempt]]] = defaultdict(list)
-    for chain in refinement_chains(attempts):
-        if len(chain) > 1 and chain[-1].verdict == "accepted" and chain[0].score is not None:
-            of_class[chain[0].label].append(chain)
-    order = [c.label for c in sorted(classes, key=lambda c: (c.train, c.label))]
-    most = max(map(len, of_class.values()), default=0)
-    return [of_class[label][turn] for turn in range(most) for label in order if turn < len(of_class[label])]
+def accepted(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """The accepted drawings among them."""
+    return list(filter(is_accepted, attempts))
+
+
+def is_accepted(attempt: Attempt) -> bool:
+    return attempt.verdict == "accepted" and attempt.image is not None
+
+
+def refused(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
+    """Refinement chains whose first drawing CLIP scored too low, or the image model refused to draw."""
+    chains = refinement_chains(attempts)
+    return [chain for chain in chains if len(chain) > 1 or any(below_threshold(attempt) for attempt in chain)]
+
+
+def mended(attempts: ByClass[Attempt], classes: Sequence[ClassRecord], count: int) -> list[list[Attempt]]:
+    """At most `count` refinements that ended well (Fig. 7).
+
+    One of each class, rarest classes first, then the second of each.
+    """
+    of_class: list[list[list[Attempt]]] = []
+    for c in sorted(classes, key=lambda c: (c.train, c.label)):
+        if len(of_class) < count:
+            chains = refinement_chains(attempts.of(c.label))
+            ended_well = [chain for chain in chains if _is_mended(chain)]
+            of_class += [ended_well] if ended_well else []
+    most = max(map(len, of_class), default=0)
+    return [chains[turn] for turn in range(most) for chains in of_class if turn < len(chains)][:count]
+
+
+def _is_mended(chain: Sequence[Attempt]) -> bool:
+    return len(chain) > 1 and chain[-1].verdict == "accepted" and chain[0].score is not None
 
 
 def below_threshold(attempt: Attempt) -> bool:

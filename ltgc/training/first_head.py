@@ -69,13 +69,13 @@ def probed_head(
     data: its pixels are features (N, D), on the device of the head.
     """
     shares = image_shares(recipe, data, settings)
-    prior = torch.zeros(len(data.labels), len(head))
+    priors = torch.zeros(2, len(head))  # of drawings, and of photos
     if settings.generated.adjust:
-        prior[: data.original] = photo_prior(data.labels, data.drawing, shares, len(head)).log()
-    labels, shares, prior = (tensor.to(head.device) for tensor in (data.labels, shares, prior))
-    return probe.train_head(
-        head, probe.Samples(data.pixels[torch.arange(len(labels))], labels, shares, prior), logit_scale
-    )
+        priors[1] = photo_prior(data.labels, data.drawing, shares, len(head)).log()
+    columns = (data.labels, shares, priors, (~data.drawing).long())
+    assert isinstance(data.pixels, Tensor)
+    samples = probe.Samples(data.pixels, *(tensor.to(head.device) for tensor in columns))
+    return probe.train_head(head, samples, logit_scale)
 
 
 def _probed(

@@ -55,13 +55,14 @@ class Inputs:
         return [*existing, *files.read_jsonl(EXTENDED, ExtendedDescription)]
 
     @cached_property
-    def _manifest(self) -> list[ImageRecord]:
-        return files.read_csv(MANIFEST, ImageRecord)
+    def _photos(self) -> dict[Split, list[Labelled]]:
+        photos: dict[Split, list[Labelled]] = {"train": [], "val": [], "test": []}
+        for image in files.each_csv(MANIFEST, ImageRecord):
+            photos[image.split].append((image_file(self._image_root, image), image.label))
+        return photos
 
     def photos(self, split: Split) -> list[Labelled]:
-        return [
-            (image_file(self._image_root, image), image.label) for image in self._manifest if image.split == split
-        ]
+        return self._photos[split]
 
     def drawings(self, settings: GeneratedSettings) -> list[Labelled]:
         """D_g: accepted drawings that are not nearly test images, up to train.generated.per_class."""
@@ -81,7 +82,7 @@ class Inputs:
 
     @cached_property
     def _accepted(self) -> list[tuple[str, int, float | None]]:
-        attempts = files.read_jsonl(ATTEMPTS, Attempt)
+        attempts = files.each_jsonl(ATTEMPTS, Attempt)
         return [(a.image, a.label, a.strength) for a in attempts if a.verdict == "accepted" and a.image]
 
     @cached_property

@@ -15,6 +15,8 @@ from torch import Tensor
 
 STEPS, LR = 100, 0.003  # of Adam, on all images at once; accuracy is flat up to three times either
 POINTS = 10  # between one head and the next, of which validation chooses; each costs one matrix product
+# Logits at a time: 170 MB with gradients. Those of all images of ImageNet-LT would be 6 GB, of iNaturalist 150.
+LOGITS = 2**23
 SAFE = 0.75  # of the way from the texts to the probe, where some class has no validation image
 CONFIDENCE = 1.645  # standard errors: one in twenty useless sets of drawings passes
 
@@ -26,7 +28,14 @@ class Samples:
     features: Tensor  # (N, D) unit vectors
     labels: Tensor  # (N,) int64
     shares: Tensor  # (N,) how much each image counts; they sum to 1
-    prior: Tensor  # (N, C) what is added to the logits of each image
+    priors: Tensor  # (P, C) what is added to logits
+    source: Tensor  # (N,) int64: the row of `priors` for each image
+
+
+def parts(images: int, classes: int) -> list[slice]:
+    """The images in parts that have at most LOGITS logits."""
+    size = max(1, LOGITS // classes)
+    return [slice(start, start + size) for start in range(0, images, size)]
 
 
 def train_head(start: Tensor, samples: Samples, logit_scale: float) -> Tensor:
@@ -35,8 +44,11 @@ def train_head(start: Tensor, samples: Samples, logit_scale: float) -> Tensor:
     optimizer = torch.optim.Adam([head], LR)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        logits = logit_scale * samples.features @ F.normalize(head, dim=-1).T + samples.prior
-        (samples.shares * F.cross_entropy(logits, samples.labels, reduction="none")).sum().backward()
+        for part in parts(len(samples.labels), len(head)):
+            logits = logit_scale * samples.features[part] @ F.normalize(head, dim=-1).T
+            logits = logits + samples.priors[samples.source[part]]
+            losses = F.cross_entropy(logits, samples.labels[part], reduction="none")
+            (samples.shares[part] * losses).sum().backward()
         optimizer.step()
     return F.normalize(head.detach(), dim=-1)
 

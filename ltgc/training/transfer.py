@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltgc.training.probe import parts
+
 STEPS, LR = 100, 0.01  # of Adam, on all drawings at once
 # The probe's accuracy above chance, as a fraction of the texts': between these the weight rises linearly to 1.
 # It was 1.03 for the drawings as they are and 0.73 for drawings with a strong colour cast and grain, which still
@@ -41,12 +43,13 @@ def drawings_weight(
     weight = 1 / (len(classes) * y_drawn.bincount())  # every class counts as much
     for _ in range(STEPS):
         optimizer.zero_grad()
-        logits = logit_scale * x_drawn @ F.normalize(head, dim=-1).T
-        F.cross_entropy(logits, y_drawn, weight, reduction="sum").backward()
+        for part in parts(len(y_drawn), len(head)):
+            logits = logit_scale * x_drawn[part] @ F.normalize(head, dim=-1).T
+            F.cross_entropy(logits, y_drawn[part], weight, reduction="sum").backward()
         optimizer.step()
     chance = 1 / len(classes)
-    probed = _accuracy(x @ F.normalize(head.detach(), dim=-1).T, y) - chance
-    known = max(_accuracy(x @ before.T, y) - chance, chance)  # texts that know nothing demand little
+    probed = _accuracy(x, F.normalize(head.detach(), dim=-1), y) - chance
+    known = max(_accuracy(x, before, y) - chance, chance)  # texts that know nothing demand little
     return min(1.0, max(0.0, (probed / known - USELESS) / (HARMLESS - USELESS)))
 
 
@@ -56,7 +59,8 @@ def _of(classes: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return features[kept.to(features.device)], torch.searchsorted(classes, labels[kept]).to(features.device)
 
 
-def _accuracy(scores: Tensor, labels: Tensor) -> float:
+def _accuracy(features: Tensor, head: Tensor, labels: Tensor) -> float:
     """The mean accuracy of the classes, in [0, 1]."""
-    right = (scores.argmax(-1) == labels).double()
+    predicted = torch.cat([(features[part] @ head.T).argmax(-1) for part in parts(len(labels), len(head))])
+    right = (predicted == labels).double()
     return float((labels.bincount(right) / labels.bincount()).mean())

@@ -10,6 +10,7 @@ from helpers.paths import ROOT
 
 from embedded.wildflowers import Flower
 from embedded.wildflowers.dataset import encoded
+from ltgc.clip import contrast
 from ltgc.clip.contrast import CONSENSUS, TEXTS, Contrast, Measures, Vocabulary, real_subjects
 from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
@@ -53,14 +54,18 @@ def features(drawn: Flower, seed: int, style: str = "painted") -> torch.Tensor:
     return clip().image_features(clip().normalise(clip().pixels(image)[None]))[0]
 
 
-def descriptions(said: dict[int, list[str]] = SAID) -> list[ExistingDescription | ExtendedDescription]:
+def descriptions(label: int, said: dict[int, list[str]] = SAID) -> list[ExistingDescription | ExtendedDescription]:
     return [
         ExtendedDescription(
             label=label, class_name=CLASSES[label].name, index=index, round=1, description=text, features=text,
             scene=None, kept=True, reason=None,
         )
-        for label, texts in said.items() for index, text in enumerate(texts)
+        for index, text in enumerate(said.get(label, []))
     ]  # fmt: skip
+
+
+def vocabulary(said: dict[int, list[str]]) -> Vocabulary:
+    return Vocabulary(said, lambda label: [Subject(label, text, i) for i, text in enumerate(said[label])])
 
 
 def photos() -> list[ExistingDescription]:
@@ -71,6 +76,10 @@ def photos() -> list[ExistingDescription]:
         )
         for label, number in product(TEXT, range(20)) for said in [SAID[label][1]]
     ]  # fmt: skip
+
+
+def of(records: list[ExistingDescription], label: int) -> list[ExistingDescription]:
+    return [record for record in records if record.label == label]
 
 
 def measured(scorer: Contrast, pairs: list[tuple[Subject, torch.Tensor]]) -> list[Measures]:
@@ -87,7 +96,7 @@ def measured(scorer: Contrast, pairs: list[tuple[Subject, torch.Tensor]]) -> lis
 def scorer() -> Contrast:
     existing = photos()
     texts = [f"A photo of the class {c.name} with {TEXT[c.label].format('white')}." for c in CLASSES]
-    made = Contrast(clip(), texts, CLASSES, [*existing, *descriptions()], percent=5)
+    made = Contrast(clip(), texts, CLASSES, lambda label: [*of(existing, label), *descriptions(label)], percent=5)
     real = real_subjects(existing)
     shown = [(real[p.image], features(flower(p.label), int(p.image[2:-4]), "photo")) for p in existing]
     made.calibrate([(s, m) for (s, _), m in zip(shown, measured(made, shown), strict=True)])
@@ -125,7 +134,7 @@ def test_a_description_with_another_classs_feature_is_refused_however_well_it_is
 
 def test_one_in_twenty_others_makes_a_consensus_and_its_own_original_does_not_count() -> None:
     said = {0: ["white petals"] * 57 + ["yellow petals"] * 3, 1: ["yellow and white petals"] * 30}
-    words = Vocabulary([Subject(d.label, d.features, d.index) for d in descriptions(said)])  # type: ignore[union-attr]
+    words = vocabulary(said)
     assert words.consensus(Subject(0, "yellow petals", 99)) == 3 / 60 == CONSENSUS
     assert words.consensus(Subject(0, "yellow petals", 59)) == 2 / 59
     assert words.consensus(Subject(0, "white petals", 59)) == 57 / 59  # a refinement of the same description
@@ -134,7 +143,7 @@ def test_one_in_twenty_others_makes_a_consensus_and_its_own_original_does_not_co
 
 def test_few_other_descriptions_make_no_consensus_and_none_is_asked_of_a_photo() -> None:
     said = {0: ["white petals"] * 59, 1: ["yellow petals"] * 30}
-    words = Vocabulary([Subject(d.label, d.features, d.index) for d in descriptions(said)])  # type: ignore[union-attr]
+    words = vocabulary(said)
     assert words.consensus(Subject(0, "yellow petals", 3)) is None  # 58 others
     assert words.consensus(Subject(0, "yellow petals", 99)) == 0
     assert words.consensus(Subject(1, "white petals", "a/photo.png")) is None
@@ -158,7 +167,7 @@ def test_an_image_measures_the_same_bits_whatever_is_measured_beside_it(scorer: 
 
 def test_without_features_the_margin_alone_decides() -> None:
     texts = [f"A photo of {TEXT[label].format('white')}." for label in (COLUMBINE, POPPY)]
-    made = Contrast(clip(), texts, CLASSES, [], percent=5)
+    made = Contrast(clip(), texts, CLASSES, lambda label: [], percent=5)
     real = [(Subject(kind), features(flower(kind), seed, "photo")) for kind in TEXT for seed in range(20)]
     made.calibrate([(s, m) for (s, _), m in zip(real, measured(made, real), strict=True)])
     right, wrong = measured(made, [(Subject(0), features(flower(0), 3)), (Subject(0), features(flower(1), 3))])
@@ -166,7 +175,8 @@ def test_without_features_the_margin_alone_decides() -> None:
     assert made.score(Subject(0), right)[0] >= 0 > made.score(Subject(0), wrong)[0]
 
 
-def test_a_class_is_shown_by_texts_from_all_of_its_descriptions() -> None:
+def watched_texts(said: dict[int, list[str]]) -> list[str]:
+    """The texts that the scorer has CLIP read of two classes with these descriptions."""
     read: list[list[str]] = []
 
     class Watched(Clip):
@@ -176,10 +186,20 @@ def test_a_class_is_shown_by_texts_from_all_of_its_descriptions() -> None:
 
     known = clip()
     watched = Watched(known.model, known.preprocess, known.tokenize, known.device)
-    many = {0: [f"{i} petals" for i in range(4 * TEXTS)]}
-    Contrast(watched, ["columbine", "poppy"], CLASSES, descriptions(many), percent=5)
-    assert read[0][:2] == [
-        "A photo of the class Columbine, 0 petals.",
-        "A photo of the class Columbine, 4 petals.",
-    ]
-    assert len(read[0]) == TEXTS + 2
+    Contrast(watched, ["columbine", "poppy"], CLASSES, lambda label: descriptions(label, said), percent=5)
+    return read[0]
+
+
+def test_a_class_is_shown_by_texts_from_all_of_its_descriptions() -> None:
+    read = watched_texts({0: [f"{i} petals" for i in range(4 * TEXTS)]})
+    assert read[:2] == ["A photo of the class Columbine, 0 petals.", "A photo of the class Columbine, 4 petals."]
+    assert len(read) == TEXTS + 2
+
+
+def test_the_texts_of_all_classes_are_bounded_so_that_a_drawing_costs_the_same_among_many_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contrast, "TEXTS_IN_ALL", 24)
+    read = watched_texts({0: [f"{i} petals" for i in range(48)], 1: ["red petals"] * 3})
+    assert read[:2] == ["A photo of the class Columbine, 0 petals.", "A photo of the class Columbine, 4 petals."]
+    assert len(read) == 12 + 1 + 3 + 1

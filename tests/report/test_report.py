@@ -21,6 +21,7 @@ from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, REJECTED, Attempt
 from ltgc.pipeline.artifacts.results import FIG6, FIG7
 from ltgc.pipeline.artifacts.runs import Prediction
+from ltgc.pipeline.by_class import ByClass
 from ltgc.pipeline.errors import LTGCError
 from ltgc.report import figures, fold_outs, provenance, sections, selection
 from ltgc.report.answers import Pair
@@ -232,9 +233,10 @@ def test_figures_take_the_colour_of_the_page_and_share_no_id(html: str) -> None:
 
 
 def test_fig7_has_what_was_turned_down_above_what_refinement_gave(world: Path, html: str) -> None:
-    attempts = files.read_jsonl(world / ATTEMPTS, Attempt)
+    attempts = ByClass(world / ATTEMPTS, Attempt)
     classes = files.read_csv(world / CLASSES, ClassRecord)
-    chains = selection.mended(attempts, classes)
+    chains = selection.mended(attempts, classes, 8)
+    assert chains[:2] == selection.mended(attempts, classes, 2)
     assert [chain[0].class_name for chain in chains] == ["Aquilegia pubescens", "Edelweiss", "Marsh marigold"]
     assert all(chain[0].verdict == "refined" and chain[-1].verdict == "accepted" for chain in chains)
     with Image.open(io.BytesIO((world / FIG7).read_bytes())) as image:

@@ -150,10 +150,12 @@ def features(texts: torch.Tensor, classes: torch.Tensor, tilt: torch.Tensor | fl
 
 
 def samples(x: torch.Tensor, y: torch.Tensor, prior: torch.Tensor) -> probe.Samples:
-    return probe.Samples(x, y, torch.full((len(y),), 1 / len(y)), prior)
+    return probe.Samples(x, y, torch.full((len(y),), 1 / len(y)), prior, torch.zeros_like(y))
 
 
-def test_a_probe_learns_what_the_texts_do_not_know_and_takes_the_prior_out() -> None:
+def test_a_probe_learns_what_the_texts_do_not_know_and_takes_the_prior_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     directions = torch.eye(4, 16)
     y = torch.arange(80) % 4
@@ -166,6 +168,8 @@ def test_a_probe_learns_what_the_texts_do_not_know_and_takes_the_prior_out() -> 
     adjusted = probe.train_head(directions, samples(x, y, favoured), 30.0)
     plain = probe.train_head(directions, samples(x, y, torch.zeros(1, 4)), 30.0)
     assert (x @ adjusted.T)[:, 0].mean() < (x @ plain.T)[:, 0].mean()
+    monkeypatch.setattr(probe, "LOGITS", 4 * 7)  # a large data set is read seven images at a time
+    torch.testing.assert_close(probe.train_head(directions, samples(x, y, favoured), 30.0), adjusted)
 
 
 def test_the_first_head_is_never_worse_on_validation_than_the_one_it_starts_from() -> None:

@@ -1,6 +1,6 @@
 """The page of `ltgc preview`, made in its folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from ltgc.pipeline.artifacts.descriptions import (
 )
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
 from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.by_class import ByClass
 from ltgc.pipeline.params import PARAMS, Params
-from ltgc.report import fold_outs, thumbnails
+from ltgc.report import fold_outs, selection, thumbnails
 from ltgc.report import page as report
 from ltgc.report.inputs import Made
 from ltgc.report.thumbnails import Thumbnails
@@ -33,13 +34,12 @@ COMPARING = ("contrast", "probability")
 def page(settings: Params, classes: Sequence[ClassRecord], chosen: Sequence[ClassRecord]) -> tuple[str, str]:
     """The HTML, and a line for the terminal."""
     made = Made(
-        image_root=image_root(settings.data),
         classes=list(chosen),
-        manifest=files.read_csv(MANIFEST, ImageRecord),
-        existing=files.read_jsonl(EXISTING, ExistingDescription),
-        extended=files.read_jsonl(EXTENDED, ExtendedDescription),
+        photos=selection.originals(files.each_csv(MANIFEST, ImageRecord), image_root(settings.data)),
+        existing=ByClass(EXISTING, ExistingDescription),
+        extended=ByClass(EXTENDED, ExtendedDescription),
         templates=files.read_jsonl(TEMPLATES, ClassTemplate),
-        attempts=files.read_jsonl(ATTEMPTS, Attempt),
+        attempts=ByClass(ATTEMPTS, Attempt),
         class_quality=[],
     )
     cost = costs(settings, made.attempts)
@@ -67,7 +67,7 @@ def page(settings: Params, classes: Sequence[ClassRecord], chosen: Sequence[Clas
     return html, f"these classes: {_usd(cost)}; the whole at that rate: {_usd(whole)}"
 
 
-def costs(settings: Params, attempts: Sequence[Attempt]) -> dict[str, Cost]:
+def costs(settings: Params, attempts: Iterable[Attempt]) -> dict[str, Cost]:
     """Stage -> what these classes need, paid now or before."""
     drawn = {"generate": {"drawn": loop_metrics.generate(attempts, [])["drawn"]}}
     stages = ("describe", "extend", "templates", "generate")

@@ -1,0 +1,212 @@
+"""What the rehearsal runs on: the shapes of the data sets, small photos, and servers that answer at once."""
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from completions import completion
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+SIDE = 8  # pixels
+WRONG = 0.2  # share of drawings that do not look like their class
+BATCH = 32  # of training
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    photos: int
+    groups: tuple[int, int, int]  # classes: many, medium, few
+    largest: int
+    smallest: int
+    target: int  # K
+    val: int  # images of each class
+    test: int
+
+    @property
+    def classes(self) -> int:
+        return sum(self.groups)
+
+    def counts(self, classes: int) -> list[int]:
+        """Training images of `classes` classes, spread evenly over those of the data set."""
+        many, medium, few = self.groups
+        tail = [*_falling(100, 20, medium), *_falling(19, self.smallest, few)]
+        low, high = 0.1, 20.0
+        for _ in range(60):  # how fast the head falls is what gives the data set its number of photos
+            power = (low + high) / 2
+            head = _falling(self.largest, 101, many, power)
+            low, high = (power, high) if sum(head) + sum(tail) > self.photos else (low, power)
+        every = [*head, *tail]
+        return [every[int((i + 0.5) * len(every) / classes)] for i in range(classes)]
+
+
+def _falling(first: int, last: int, count: int, power: float = 1.0) -> list[int]:
+    place = np.linspace(1, 0, count) ** power
+    return [round(last * (first / last) ** p) for p in place]
+
+
+SHAPES = {
+    "imagenet_lt": Shape(115_846, (385, 479, 136), 1280, 5, target=300, val=20, test=50),
+    "inat2018": Shape(437_513, (842, 4076, 3224), 1000, 2, target=100, val=0, test=3),
+}
+
+
+def colour(name: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(name.encode()).digest()[:3], np.uint8).astype(int)
+
+
+def pixels(name: str, key: str) -> np.ndarray:
+    """(SIDE, SIDE, 3) in the colour of the class, with noise of its own."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    noise = np.random.default_rng(seed).integers(-40, 40, (SIDE, SIDE, 3))
+    return (colour(name) + noise).clip(0, 255).astype(np.uint8)
+
+
+def png(name: str, key: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(name, key)).save(file, "PNG")
+    return file.getvalue()
+
+
+def ppm(name: str, key: str) -> bytes:
+    return b"P6 %d %d 255\n" % (SIDE, SIDE) + pixels(name, key).tobytes()
+
+
+def class_name(label: int) -> str:
+    return f"class {label:04d}"
+
+
+def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> Iterator[tuple[str, int, Split, bytes]]:
+    """Write photos in folders of splits and classes: path, label, split and bytes of each."""
+    splits: dict[Split, Sequence[int]] = {
+        "train": counts,
+        "val": [val] * len(counts),
+        "test": [test] * len(counts),
+    }
+    for split, of_classes in splits.items():
+        for label, count in enumerate(of_classes):
+            name = class_name(label)
+            for k in range(count):
+                path, data = f"{split}/{name}/{k:04d}.ppm", ppm(name, f"{split} {name} {k}")
+                if k == 0:
+                    (root / split / name).mkdir(parents=True)
+                (root / path).write_bytes(data)
+                yield path, label, split, data
+
+
+def write_params(project: Path, photos: Path, clip: str, base_url: str, target: int, steps: int) -> None:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["data"] |= {"source": "folder", "root": str(photos)}
+    values["servers"] |= {"base_url": base_url, "api_key_env": "KEY", "concurrency": 64}
+    values["budget"] |= {"project": "rehearsal"}
+    values["extend"] |= {"target": target, "max_rounds": 30}
+    values["clip"] |= {"model": clip, "pretrained": None, "revision": None}
+    values["train"] |= {"steps": steps, "batch_size": BATCH, "device": "cpu"}
+    values["methods"], values["seeds"] = ["clip_finetune", "balancemix"], [0]
+    values["ask"] |= {"max_images": 200}
+    (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+# --- the servers ---
+
+
+async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """HTTP by hand: a framework would take more of the two cores than the clients that are measured."""
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
+            request = json.loads(await reader.readexactly(length))
+            body = json.dumps(drawing(request) if "prompt" in request else chat(request)).encode()
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+            writer.write(head + body)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+def drawing(request: dict[str, Any]) -> dict[str, Any]:
+    key = f"{request['prompt']} {request.get('seed')}"
+    wrong = hashlib.sha256(key.encode()).digest()[0] < 256 * WRONG
+    found = re.search(r"of the class ([^,]*),", request["prompt"])
+    name = "no class" if wrong or not found else found[1]
+    return {"created": 0, "data": [{"b64_json": base64.b64encode(png(name, key)).decode()}]}
+
+
+def chat(request: dict[str, Any]) -> dict[str, Any]:
+    content = request["messages"][-1]["content"]
+    text = content if isinstance(content, str) else " ".join(p["text"] for p in content if p["type"] == "text")
+    seen = "" if isinstance(content, str) else next(p["image_url"]["url"] for p in content if p["type"] != "text")
+    return completion(text, answer(text, hashlib.sha256(seen.encode()).hexdigest()))
+
+
+def answer(text: str, seen: str) -> str:
+    name = text.partition('"')[2].partition('"')[0]
+    if text.startswith("These are the names"):
+        return f"class {int(seen[:4], 16) % text.count('class '):04d}"
+    if "Template 2" in text:
+        return f"A photo of the class {name} with {{{feature(name + 'a')}}}{{{feature(name + 'b')}}}"
+    if "exclude the repetitive" in text:
+        return (
+            text.partition(":\n")[2].rpartition("Here is a list of")[2].partition(":\n")[2].partition("\n\n")[0]
+            or (text.partition(":\n")[2].partition("\n\n")[0])
+        )
+    if "describe this image" in text:
+        return description(name, seen)
+    if "does not represent" in text:
+        return description(name, text)
+    known = len(re.findall(r"^\d+\. ", text, re.MULTILINE))
+    return "\n".join(f"{i}. {description(name, f'{name} {known + i}')}" for i in range(1, 21))
+
+
+def description(name: str, key: str) -> str:
+    return f"A photo of the class {name}, {{{feature(key)}, {feature(key + 'x')}}}{{in {feature(key + 'y')}}}."
+
+
+def feature(key: str) -> str:
+    a, b, c = hashlib.sha256(key.encode()).digest()[:3]
+    return f"{WORDS[a % 16]} {WORDS[16 + b % 16]} {WORDS[32 + c % 16]}"
+
+
+TEXT = """
+    long short broad narrow dark pale bright dull smooth rough hairy bare curved straight tall low
+    red blue green yellow white black brown grey pink violet orange golden silver spotted striped plain
+    petals leaves stems legs wings horns eyes tails feathers scales wheels doors handles roofs walls stones
+"""
+WORDS = TEXT.split()
+
+
+async def serve() -> None:
+    listening = await asyncio.start_server(respond, "127.0.0.1", 0, limit=2**24, backlog=1024)
+    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+    await asyncio.to_thread(sys.stdin.read)  # ends with the process that started it
+    os._exit(0)
+
+
+@contextmanager
+def running_server() -> Iterator[str]:
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
