@@ -4,6 +4,7 @@
     python benchmarks/imagenet_lt.py imagenet_lt whole     # 5 and 10 of the 1,000 classes, as large as they are
     python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, 30 s a stage at most
     python benchmarks/imagenet_lt.py inat2018 thin 1/2 1   # other shares of the classes
+    python benchmarks/imagenet_lt.py inat2018 full report  # some of the stages
 
 The servers answer at once and run in a process of their own, which is not counted; images have 8 x 8 pixels, CLIP
 20,000 random parameters. So what is measured is the pipeline itself, its clients, graphs, stores, lists and files,
@@ -11,7 +12,7 @@ and not the models. Calls are replies and drawings.
 thin, whole: stage after stage on what the one before made. "Growth" is the computing that a class more takes
 between the two largest sizes, divided by that between the two smallest: 1 where a class costs the same among
 many, 2 where its cost doubles with the number of classes. "For all" continues the line through the two sizes.
-What was measured is kept in rehearsal.jsonl, and not measured again while that is there.
+What was measured is kept in rehearsal.jsonl, stage by stage, and not measured again while that is there.
 full: each stage on artifacts as large as the data set's, which benchmarks/filled_world.py writes. A stage that is
 stopped after 30 s of computing leaves them as they are; its computing a call is to be held against that of whole.
 """
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -66,31 +67,35 @@ class Usage(NamedTuple):
     stopped: bool
 
 
-def main(shape: str, how: str, *fractions: str) -> None:
+def main(shape: str, how: str, *chosen: str) -> None:
+    """chosen: of full which stages, of the others which shares of the classes."""
     world, thin = SHAPES[shape], THIN[shape] if how == "thin" else 1
-    shares = ["1"] if how == "full" else fractions or FRACTIONS[shape, how]
+    shares = ["1"] if how == "full" else chosen or FRACTIONS[shape, how]
     sizes = [round(world.classes * Fraction(share)) for share in shares]
     for classes in sizes:
-        if classes in known(shape, how):
+        wanted = chosen if how == "full" and chosen else STAGES
+        stages = [stage for stage in wanted if stage not in known(shape, how).get(classes, {})]
+        if not stages:
             continue
+        stages = stages if how == "full" else STAGES  # which need what the ones before made
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
             target = prepared(folder, shape, classes, thin, filled=how == "full")
-            used = rehearse(folder, target, SECONDS if how == "full" else None)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps([shape, how, classes, used]) + "\n")
+            for stage, used in rehearse(folder, target, stages, SECONDS if how == "full" else None):
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps([shape, how, classes, stage, used]) + "\n")
     measured = known(shape, how)
     show(f"{shape}, {how}", world.classes, sizes, [measured[classes] for classes in sizes], how == "whole")
 
 
 def known(shape: str, how: str) -> dict[int, dict[str, Usage]]:
     """Classes -> what the stages needed, of the runs in RESULTS."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    return {
-        classes: {stage: Usage(*values) for stage, values in used.items()}
-        for *which, classes, used in map(json.loads, lines)
-        if which == [shape, how]
-    }
+    found: dict[int, dict[str, Usage]] = {}
+    for line in RESULTS.read_text().splitlines() if RESULTS.exists() else []:
+        *which, classes, stage, used = json.loads(line)
+        if which == [shape, how]:
+            found.setdefault(classes, {})[stage] = Usage(*used)
+    return found
 
 
 def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) -> int:
@@ -115,24 +120,22 @@ def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) ->
     return target
 
 
-def rehearse(folder: Path, target: int, seconds: float | None) -> dict[str, Usage]:
-    """Every stage once, each for at most `seconds` of computing; None: to its end."""
-    used = {}
+def rehearse(
+    folder: Path, target: int, stages: Sequence[str], seconds: float | None
+) -> Iterator[tuple[str, Usage]]:
+    """Each stage once, for at most `seconds` of computing; None: to its end."""
     project, pool = folder / "project", folder / "pool"
     with running_server() as base_url:
         steps = 2 if seconds else STEPS
         write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target, steps)
-        for stage in STAGES:
+        for stage in stages:
             disk, stored = on_disk(folder), calls(pool)
             found = measure(project, stage, pool, None if stage in UNLIMITED else seconds)
-            used[stage] = found._replace(disk=on_disk(folder) - disk, calls=calls(pool) - stored)
+            yield stage, found._replace(disk=on_disk(folder) - disk, calls=calls(pool) - stored)
             stopped = ", stopped" if found.stopped else ""
             console.print(
                 f"{stage}: {found.wall:.0f} s, {found.cpu:.0f} s of computing, {found.memory:,.0f} MB{stopped}"
             )
-    loops = json.loads((project / "metrics/loops.json").read_text())["generate"]
-    console.print(f"drawn {loops['drawn']:,} times for {loops['descriptions']:,} descriptions")
-    return used
 
 
 def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usage:
@@ -195,6 +198,8 @@ def show(title: str, whole: int, sizes: Sequence[int], measured: Sequence[dict[s
     for heading in ("computing, min", "disk, GB") if extend else ():
         table.add_column(f"for all: {heading}", justify="right")
     for stage in STAGES:
+        if not all(stage in used for used in measured):
+            continue
         found = [used[stage] for used in measured]
         last = found[-1]
         cells = [f"{last.wall:.0f}{' stopped' if last.stopped else ''}", f"{last.cpu:.0f}"]

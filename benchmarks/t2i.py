@@ -38,7 +38,7 @@ from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
 from ltgc.clip.device import pick_device
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -87,8 +87,8 @@ def save_pipeline(folder: Path, sizes: dict[str, Any] = SMALL) -> None:
 
 
 class AcceptAll:
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        return 1.0, 0.0
+    async def score(self, subject: Subject, image: bytes) -> Score:
+        return Score(1.0, 0.0)
 
 
 def bare(pipe: Any, settings: T2ISettings, images: int) -> None:

@@ -44,6 +44,7 @@ from ltgc.pipeline import params
 from ltgc.pipeline.settings.training import Method, TrainSettings
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
+from ltgc.training.phases import classification
 from ltgc.training.plan import TrainingSet, make_plan
 from ltgc.training.priors import source_priors
 
@@ -116,7 +117,7 @@ def ltgc(method: Method, network: Classifier, data: TrainingSet, section: TrainS
     settings = section.of(method).model_copy(update={"steps": section.steps})
     plan = make_plan(recipe, data, settings)
     priors = source_priors(recipe, data, settings, CLASSES) if plan.source is not None else None
-    train(network, plan, data, settings, source_priors=priors)
+    train(network, plan, data, settings, objective=classification(source_priors=priors))
 
 
 def seconds(run: Callable[[], object]) -> float:

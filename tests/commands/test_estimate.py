@@ -10,7 +10,7 @@ from ltgc.commands import estimate, gpu_hours
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 
-SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices")
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def test_the_estimate_follows_from_the_class_counts_and_the_target(world):
     more = costs(extend={"target": 40})
     assert more["generate"].images > 2 * bill["generate"].images
     assert more["extend"].prompt_tokens > bill["extend"].prompt_tokens
+
+
+def test_the_scorer_ask_costs_a_call_to_the_vision_model_for_each_drawing(world):
+    without = costs()["generate"]
+    asking = costs(filter={"scorer": "ask", "threshold": 1.0}, vision={"model": "gpt-6-luna"})["generate"]
+    assert asking.images == without.images and without.usd == 0
+    assert asking.calls - without.calls == pytest.approx(without.images * estimate.REPLIES_AN_IMAGE)
+    assert asking.prompt_tokens - without.prompt_tokens > 1229 * without.images  # the drawings are looked at
+    assert asking.usd and asking.usd > 0
 
 
 def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(world):
