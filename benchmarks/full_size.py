@@ -3,8 +3,8 @@
     python benchmarks/full_size.py inat2018    # or imagenet_lt
 
 Lists as long as the data set's are written: manifest, descriptions, templates, attempts, scores. Then run, each in
-a process of its own: the stage loops; the filter of generate with 512 features a text, all of them 0; what train and
-report know of photos and drawings. iNaturalist 2018 has 8,142 classes, 461,939 photos, 225,630 descriptions of
+a process of its own: the stage loops; the filter of generate with 512 features a text, all of them 0; what train
+and report know of photos and drawings. iNaturalist 2018 has 8,142 classes, 461,939 photos, 225,630 descriptions of
 photos, 549,843 others and 631,670 attempts.
 """
 
