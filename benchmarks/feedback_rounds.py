@@ -8,8 +8,9 @@ model, spread evenly over the tail classes without a word of rivals, or with ran
 one, the same with a style over the drawings that no photo has, and photos (photo_world.py).
 
 What is tested is the head from which `ltgc_plus` fine-tunes, on CLIP as it is: with the default validation leaves
-it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. The replicates are
-other descriptions and other drawings, which is the luck that counts here. About 6 CPU minutes each.
+it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. Replicates are
+other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 6 CPU minutes a world
+and generation.
 """
 
 import argparse
@@ -162,7 +163,7 @@ def figures(row: Row, before: Row, rivals: Mapping[str, list[str]], truth: Drawi
     represent their class, and how many represent none of the rivals that the model names for it.
     """
     added = [(name, image) for number, name, image in row.accepted if number or row is before]
-    right = [truth.represents(image, name) for name, image in added]
+    right = [bool(truth.represents(image, name)) for name, image in added]
     apart = [not any(truth.represents(i, rival) for rival in rivals.get(name, [])) for name, i in added]
     return {
         "accuracy": row.run.model_dump(exclude={"skipped"}),
@@ -224,7 +225,7 @@ def main() -> None:
     parser = photo_world.parser(__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="class folders; none: the drawn worlds")
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
-    parser.add_argument("--generations", type=int, nargs="+", default=[0, 1, 2], help="llm.seed and t2i.seed")
+    parser.add_argument("--generations", type=int, nargs="+", default=[0], help="llm.seed and t2i.seed")
     args = parser.parse_args()
     out = args.out or ROOT / "results" / ("feedback_photos.json" if args.photos else "feedback.json")
     results = files.read_json(out) if out.exists() else {}  # of other worlds and generations

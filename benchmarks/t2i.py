@@ -37,37 +37,46 @@ from graphs.review import Review
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.store import Store
-from ltgc.clip.subject import Subject
+from ltgc.clip.device import pick_device
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
 from ltgc.pipeline.settings.servers import T2ISettings
 
-SIDE = 128  # pixels
-STEPS = 4
-GUIDANCE = 5.0
-BATCH = 8
 IMAGES = 48
 ROUNDS = 7
+# About 19 M parameters, for a CPU.
+SMALL = {
+    "text": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "unet": {
+        "sample_size": 16, "layers_per_block": 1, "cross_attention_dim": 256, "attention_head_dim": 8,
+        "block_out_channels": (64, 128, 256), "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2,
+    },
+    "vae": {"block_out_channels": (32, 32, 64, 64)},
+}  # fmt: skip
+# As Stable Diffusion 1.5: 860 M parameters of the UNet, 123 M of the text encoder.
+SD15 = {
+    "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "unet": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "vae": {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+}
 PROMPT = "A photo of the class rose, with {} red petals in a garden"
 
 
-def save_pipeline(folder: Path) -> None:
-    """A Stable Diffusion with about 19 M random parameters; its tokenizer reads letters."""
+def save_pipeline(folder: Path, sizes: dict[str, Any] = SMALL) -> None:
+    """A Stable Diffusion with random weights; its tokenizer reads letters."""
     torch.manual_seed(0)
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=77)
     text = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(words), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        **sizes["text"],
     )  # fmt: skip
-    unet = UNet2DConditionModel(
-        sample_size=SIDE // 8, layers_per_block=1, cross_attention_dim=256, attention_head_dim=8,
-        block_out_channels=(64, 128, 256), down_block_types=("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2,
-    )  # fmt: skip
+    unet = UNet2DConditionModel(**sizes["unet"])
     vae = AutoencoderKL(
-        latent_channels=4, block_out_channels=(32, 32, 64, 64), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        **sizes["vae"],
     )  # fmt: skip
     pipe: Any = StableDiffusionPipeline(
         vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet, safety_checker=None,
@@ -78,21 +87,25 @@ def save_pipeline(folder: Path) -> None:
 
 
 class AcceptAll:
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        return 1.0, 0.0
+    async def score(self, subject: Subject, image: bytes) -> Score:
+        return Score(1.0, 0.0)
 
 
-def bare(pipe: Any) -> None:
-    for start in range(0, IMAGES, BATCH):
-        numbers = range(start, start + BATCH)
+def bare(pipe: Any, settings: T2ISettings, images: int) -> None:
+    d = settings.diffusers
+    named = {"num_inference_steps": d.steps, "guidance_scale": d.guidance}
+    if settings.size != "auto":
+        named |= dict(zip(("width", "height"), map(int, settings.size.split("x")), strict=True))
+    for start in range(0, images, d.batch_size):
+        numbers = range(start, start + d.batch_size)
         pipe(
             prompt=[PROMPT.format(i) for i in numbers],
             generator=[torch.Generator().manual_seed(i) for i in numbers],
-            num_inference_steps=STEPS, guidance_scale=GUIDANCE, width=SIDE, height=SIDE,
-        )  # fmt: skip
+            **{name: value for name, value in named.items() if value is not None},
+        )
 
 
-async def ours(painter: DiffusersPainter, turn: int) -> None:
+async def ours(painter: DiffusersPainter, turn: int, images: int) -> None:
     context: Any = RefineContext(None, prompts.load(), Review(), painter, AcceptAll(), 0)  # type: ignore[arg-type]
 
     async def one(i: int) -> None:
@@ -104,30 +117,40 @@ async def ours(painter: DiffusersPainter, turn: int) -> None:
         end = await refine.graph.ainvoke(start, context=context)
         assert end["attempts"][-1].image is not None
 
-    await asyncio.gather(*(one(i) for i in range(IMAGES)))
+    await asyncio.gather(*(one(i) for i in range(images)))
 
 
-def section(model: str) -> T2ISettings:
-    diffusers = {"dtype": "float32", "device": "cpu", "steps": STEPS, "guidance": GUIDANCE, "batch_size": BATCH}
+def section(model: str, side: int = 128, **changes: Any) -> T2ISettings:
+    diffusers = {"dtype": "float32", "device": "cpu", "steps": 4, "guidance": 5.0, "batch_size": 8} | changes
     values = {
         "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NONE", "seed": 0,
-        "size": f"{SIDE}x{SIDE}", "send_seed": True, "timeout": 1, "retries": 0, "concurrency": 1,
+        "size": f"{side}x{side}", "send_seed": True, "timeout": 1, "retries": 0, "concurrency": 1,
     }  # fmt: skip
     return T2ISettings.model_validate(values | {"diffusers": diffusers})
 
 
-async def measure(model: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Seconds and CPU seconds of each turn."""
-    pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=torch.float32, use_safetensors=True)
+async def measure(
+    settings: T2ISettings, folder: Path, images: int, rounds: int, limit: float
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds and CPU seconds of each turn; after `limit` seconds no other turn begins, but for the first two."""
+    pipe: Any = DiffusionPipeline.from_pretrained(
+        settings.model, dtype=getattr(torch, settings.diffusers.dtype), use_safetensors=True,
+        revision=settings.diffusers.revision, variant=settings.diffusers.variant,
+    ).to(pick_device(settings.diffusers.device))  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     taken: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
-    settings = section(model)
+    began = perf_counter()
     with Store(folder, [settings]) as store:
         async with DiffusersPainter(settings, store) as painter:
-            for turn in range(ROUNDS + 1):
+            for turn in range(rounds + 1):
+                if turn > 1 and perf_counter() - began > limit:
+                    break
                 for name in taken:
                     start = perf_counter(), process_time()
-                    await (asyncio.to_thread(bare, pipe) if name == "bare" else ours(painter, turn))
+                    if name == "bare":
+                        await asyncio.to_thread(bare, pipe, settings, images)
+                    else:
+                        await ours(painter, turn, images)
                     taken[name].append((perf_counter() - start[0], process_time() - start[1]))
     return {name: turns[1:] for name, turns in taken.items()}  # the first one loads and warms up
 
@@ -138,8 +161,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         save_pipeline(Path(name) / "pipeline")
         os.environ["LTGC_CACHE"] = f"{name}/pool"
-        taken = asyncio.run(measure(str(Path(name) / "pipeline"), Path(name) / "store"))
-    table = Table(title=f"{IMAGES} images of {SIDE} x {SIDE} in batches of {BATCH}, {os.cpu_count()} cores")
+        settings = section(str(Path(name) / "pipeline"))
+        taken = asyncio.run(measure(settings, Path(name) / "store", IMAGES, ROUNDS, limit=float("inf")))
+    batch_size = settings.diffusers.batch_size
+    table = Table(title=f"{IMAGES} images of {settings.size} in batches of {batch_size}, {os.cpu_count()} cores")
     for heading in ("", "images/s, best turn", "median", "CPU ms an image"):
         table.add_column(heading, justify="right" if heading else "left")
     best: dict[str, float] = {}

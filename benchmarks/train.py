@@ -44,6 +44,7 @@ from ltgc.pipeline import params
 from ltgc.pipeline.settings.training import Method, TrainSettings
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
+from ltgc.training.phases import classification
 from ltgc.training.plan import TrainingSet, make_plan
 from ltgc.training.priors import source_priors
 
@@ -116,7 +117,7 @@ def ltgc(method: Method, network: Classifier, data: TrainingSet, section: TrainS
     settings = section.of(method).model_copy(update={"steps": section.steps})
     plan = make_plan(recipe, data, settings)
     priors = source_priors(recipe, data, settings, CLASSES) if plan.source is not None else None
-    train(network, plan, data, settings, source_priors=priors)
+    train(network, plan, data, settings, objective=classification(source_priors=priors))
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -130,24 +131,42 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def matmul_rate() -> float:
-    """FLOP/s of one large bf16 matrix multiplication."""
-    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    """FLOP/s of one large matrix multiplication in the network's precision."""
+    side, dtype = (8192, torch.bfloat16) if CUDA else (1024, torch.float32)
+    a, b = (torch.randn(side, side, device=DEVICE, dtype=dtype) for _ in range(2))
     seconds(lambda: [a @ b for _ in range(5)])
-    return 20 * 2 * 8192**3 / seconds(lambda: [a @ b for _ in range(20)])
+    return 20 * 2 * side**3 / seconds(lambda: [a @ b for _ in range(20)])
+
+
+def settings_of(batch_size: int, steps: int) -> TrainSettings:
+    section = params.load("train", path=ROOT / "params.yaml").train
+    return section.model_copy(
+        update={"steps": steps, "batch_size": batch_size, "precision": PRECISION, "workers": WORKERS}
+    )
+
+
+def training_sets(clip: Clip, folder: Path) -> tuple[TrainingSet, TrainingSet]:
+    """Half photos and half drawings: in memory, and as files."""
+    side = clip.model.visual.image_size[0]
+    paths = draw_photos(folder, side * 9 // 4, side * 7 // 4, PHOTOS)  # 504 x 392 for 224 px
+    labels = torch.arange(PHOTOS) % CLASSES
+    in_memory = TrainingSet(pixels.load(paths, clip), labels, original=PHOTOS // 2)
+    return in_memory, TrainingSet(pixels.FilePixels(paths, clip), labels, original=PHOTOS // 2)
+
+
+def flops_an_image(network: Classifier, side: int, batch_size: int) -> float:
+    """Of a training step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        on_batches(network, same_batch(side, batch_size, 1))
+    return counter.get_total_flops() / batch_size
 
 
 def compare(name: str, folder: Path) -> None:
     batch_size, steps = SIZES[name]
     clip = load(name)
     side = clip.model.visual.image_size[0]
-    paths = draw_photos(folder, side * 9 // 4, side * 7 // 4, PHOTOS)  # 504 x 392 for 224 px
-    section = params.load("train", path=ROOT / "params.yaml").train
-    settings = section.model_copy(
-        update={"steps": steps, "batch_size": batch_size, "precision": PRECISION, "workers": WORKERS}
-    )
-    labels = torch.arange(PHOTOS) % CLASSES
-    in_memory = TrainingSet(pixels.load(paths, clip), labels, original=PHOTOS // 2)
-    on_disk = TrainingSet(pixels.FilePixels(paths, clip), labels, original=PHOTOS // 2)
+    settings = settings_of(batch_size, steps)
+    in_memory, on_disk = training_sets(clip, folder)
 
     ours = classifier(clip, settings, tuning.apply)
     wrapped = classifier(clip, settings, with_peft_attention)
@@ -179,9 +198,7 @@ def compare(name: str, folder: Path) -> None:
         table.add_row(variant, f"{rate:.1f}", f"{rate / limit:.3f}")
     console.print(table)
     if CUDA:
-        with FlopCounterMode(display=False) as counter:
-            on_batches(ours, same_batch(side, batch_size, 1))
-        flops = counter.get_total_flops() / batch_size * rates["LTGC, BalanceMix, images in memory"]
+        flops = flops_an_image(ours, side, batch_size) * rates["LTGC, BalanceMix, images in memory"]
         torch.cuda.reset_peak_memory_stats()
         ltgc("balancemix", ours, in_memory, settings)
         peak = torch.cuda.max_memory_allocated() / 1024**3

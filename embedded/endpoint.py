@@ -30,7 +30,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from embedded import field_guide, paint_box, rates
+from embedded import field_guide, paint_box, rates, yes_no
 from embedded.styles import STYLES
 
 _one_at_a_time = threading.Lock()  # CLIP's preprocessing and forward pass, from many request threads
@@ -276,6 +276,8 @@ class Flowers:
             return field_guide.identify(text, vars(flower), rng)
         if "tags:" in text.lower():
             return field_guide.tag(flower, rng)
+        if "yes or no" in text:
+            return yes_no.answer(text, flower, rng)
         kind = field_guide.find_species(text)
         name = kind.name if kind else "flower"
         return (field_guide.prose if rng.random() < rates.PROSE else field_guide.describe)(name, flower, rng)

@@ -20,6 +20,7 @@ PROMPTS = Path("prompts")
 PLACES = {
     "describe": {"class_name", "context"},
     "classify": {"class_list"},
+    "ask_features": {"features", "unusable", "number"},
     "tags": set(),
     "classify_tags": {"class_list", "tags"},
     "extend": {"class_name", "descriptions", "wanted", "stalled", "context", "rivals"},
@@ -79,6 +80,18 @@ class Prompts:
     def classify(self, class_list: str, image_url: str) -> list[BaseMessage]:
         """Which class an image shows (Table 3)."""
         return _with_image(self._text("classify", class_list=class_list), image_url)
+
+    def ask_features(
+        self, features: Sequence[str], image_url: str, unusable: str | None, number: int
+    ) -> list[BaseMessage]:
+        """Which of the features an image shows. unusable, number: as of `refine`."""
+        text = self._text(
+            "ask_features",
+            features=numbered([one_line(feature) for feature in features]),
+            unusable=REASONS.get(unusable, unusable) if unusable else None,
+            number=number,
+        )
+        return _with_image(text, image_url)
 
     def tags(self, image_url: str) -> list[BaseMessage]:
         """An image, to be described for a language model that tells its class."""

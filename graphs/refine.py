@@ -11,8 +11,9 @@ from graphs.parse.reply import Unusable, usable_text
 from graphs.review import reworded
 from graphs.state import RefineContext, RefineState
 from ltgc.clients.chat import Reply
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.drawings import Attempt, Verdict, attempt_id, attempt_image
+from ltgc.pipeline.artifacts.review import ReviewRow
 
 
 async def generate(state: RefineState, runtime: Runtime[RefineContext]) -> dict[str, Any]:
@@ -35,18 +36,17 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
     drawing, first, round = state["drawing"], state["description"], state.get("round", 0)
     attempts, images = state.get("attempts", []), state.get("images", {})
     start = state["start"]
-    score, threshold, reviewed = None, None, None
+    scored, reviewed = Score(None, None), None
     verdict: Verdict = "failed"
     id = attempt_id(state["slug"], first.index, round)
     if drawing.image is not None:
         # What is left of a photo may differ from the description: it is held against its class alone.
         features = None if start and start.strength < 1 else state.get("features", first.features)
         subject = Subject(first.label, features, first.index)
-        score, threshold = await runtime.context.scorer.score(subject, drawing.image)
+        scored = await runtime.context.scorer.score(subject, drawing.image)
         reviewed = runtime.context.review.drawing(first.class_name, drawing.image)
-        passes = reviewed.verdict == "accept" if reviewed else score >= threshold
-        refinable = round < runtime.context.max_refinements or (reviewed and reviewed.text)
-        verdict = "accepted" if passes else "refined" if refinable else "rejected"
+        refinable = round < runtime.context.max_refinements or bool(reviewed and reviewed.text)
+        verdict = _verdict(scored, reviewed, refinable)
         images = images | {id: drawing.image}
     attempt = Attempt(
         id=id,
@@ -57,18 +57,30 @@ async def detect(state: RefineState, runtime: Runtime[RefineContext]) -> dict[st
         prompt=state["prompt"],
         seed=drawing.seed,
         image=attempt_image(id, verdict) if drawing.image is not None else None,
-        score=score,
-        threshold=threshold,
+        score=scored.score,
+        threshold=scored.threshold,
         verdict=verdict,
         refines=attempts[-1].id if attempts else None,
-        reason=f"{reviewed.verdict}ed_in_review" if reviewed else drawing.reason,
+        reason=f"{reviewed.verdict}ed_in_review" if reviewed else drawing.reason or scored.reason,
+        answers=scored.answers,
         photo=start.path if start else None,
         strength=start.strength if start else None,
     )
-    failures = Counter([drawing.reason] if drawing.reason else [])
+    failures = Counter([drawing.reason] if drawing.reason else []) + scored.failures
     rewording = reworded(reviewed) if reviewed and reviewed.text else None
-    update = {"attempts": [*attempts, attempt], "images": images, "failures": failures}
-    return update | {"rewording": rewording}
+    update = {"attempts": [*attempts, attempt], "images": images, "rewording": rewording}
+    return update | {"counts": scored.counts, "failures": failures}
+
+
+def _verdict(scored: Score, reviewed: ReviewRow | None, refinable: bool) -> Verdict:
+    """What becomes of a drawing: a person's verdict goes before the filter's."""
+    if reviewed:
+        passes = reviewed.verdict == "accept"
+    elif scored.score is None or scored.threshold is None:
+        return "failed"
+    else:
+        passes = scored.score >= scored.threshold
+    return "accepted" if passes else "refined" if refinable else "rejected"
 
 
 def represents_class(state: RefineState, runtime: Runtime[RefineContext]) -> Literal["refine", "__end__"]:

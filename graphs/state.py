@@ -15,7 +15,7 @@ from graphs.review import Review
 from ltgc.clients.chat import Chat, Reply
 from ltgc.clients.painter import Drawing
 from ltgc.clients.start import Start
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import Attempt
@@ -132,9 +132,7 @@ class Painter(Protocol):
 
 
 class Scorer(Protocol):
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        """S and the threshold it is held against."""
-        ...
+    async def score(self, subject: Subject, image: bytes) -> Score: ...
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ app.add_typer(shards_app, name="shards")
 # Typer does not export it: it is click's, or that of its own copy of click.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+DrawingRate = Annotated[
+    float | None, typer.Option(min=1e-6, help="Drawn images a second of one GPU, instead of bench.json's.")
+]
+TrainingRate = Annotated[
+    float | None, typer.Option(min=1e-6, help="Images a second that one GPU trains on, instead of bench.json's.")
+]
 Shards = Annotated[list[Path], typer.Argument(help="Tar files, for example generated/accepted/*.tar.")]
 
 
@@ -45,14 +51,30 @@ def doctor(
 
 
 @app.command()
-def estimate() -> None:
+def estimate(drawing_rate: DrawingRate = None, training_rate: TrainingRate = None) -> None:
     """Estimate what each stage will ask and cost.
 
-    Calls, images, tokens and USD. No model is asked. Run `dvc repro prepare` first.
+    Calls, images, tokens, USD and GPU-hours. No model is asked. Run `dvc repro prepare` first.
     """
     from ltgc.commands import estimate
 
-    estimate.main()
+    estimate.main(drawing_rate, training_rate)
+
+
+@app.command()
+def bench(
+    gpu: Annotated[bool, typer.Option("--gpu", help="On one GPU, in at most 20 minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="The JSON file to write; `ltgc estimate` reads bench.json.")] = Path(
+        "bench.json"
+    ),
+) -> None:
+    """Measure how fast this machine trains, scores and draws.
+
+    Without --gpu: small, on the CPU, to see that it works.
+    """
+    from ltgc.commands import bench
+
+    bench.main(gpu, out)
 
 
 @app.command()

@@ -20,11 +20,12 @@ from ltgc.pipeline.errors import LTGCError
 
 def main(variant: str = "") -> None:
     variants, comparisons = ablations.variants(), ablations.comparisons()
-    seeds = params.load("seeds").seeds
+    settings = params.load("seeds", "data.source")
+    seeds, truth = settings.seeds, known_truth(settings.data.source)
     if not variant:
         results = {name: files.read_record(result_file(name), ablations.Result) for name in variants}
         methods = dict.fromkeys(map(ablations.method_of, variants.values()))
-        unchanged = {ablations.base(method): ablations.result(seeds, method) for method in methods}
+        unchanged = {ablations.base(method): ablations.result(seeds, method, truth) for method in methods}
         rows = ablations.rows(unchanged | results)
         files.write_json(ablations.TABLE, {name: row.model_dump() for name, row in rows.items()})
         ablations.print_table()
@@ -39,13 +40,13 @@ def main(variant: str = "") -> None:
         ablations.take_finished_runs(folder)
         run_in(folder, "")
         with chdir(folder):
-            compared = ablations.comparison(known_truth(params.load("data").data.source))
+            compared = ablations.comparison(truth)
         files.write_json(ablations.COMPARISONS / f"{variant}.json", compared)
         return
     method = ablations.method_of(variants[variant])
     run_in(folder, method)
     with chdir(folder):
-        result = ablations.result(seeds, method)
+        result = ablations.result(seeds, method, truth)
     files.write_json(result_file(variant), result.model_dump())
 
 

@@ -1,4 +1,4 @@
-"""Stage generate: draw each description; CLIP detects what does not fit, the LLM refines it (§3.1.3, Fig. 5).
+"""Stage generate: draw each description; what does not fit is detected, and the LLM refines it (§3.1.3, Fig. 5).
 
 python -m stages.generate
 """
@@ -7,11 +7,13 @@ import asyncio
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from graphs import prompts, refine, review
-from graphs.state import RefineContext, RefineState
+from graphs.features import FAILED, FeatureQuestions
+from graphs.state import RefineContext, RefineState, Scorer
 from ltgc.clients import budget, server
 from ltgc.clients.call_metrics import Calls, call_metrics
 from ltgc.clients.chat import Chat
@@ -21,7 +23,8 @@ from ltgc.clients.start import Start, start_of
 from ltgc.clients.store import Store
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.contrast import Contrast, Descriptions, real_subjects
-from ltgc.clip.detection import Absolute, Filter, Scorer, real_images
+from ltgc.clip.detection import Absolute, Filter, real_images
+from ltgc.clip.detection import Scorer as Measurer
 from ltgc.clip.encoder import Clip
 from ltgc.clip.subject import Subject
 from ltgc.clip.weights import load_clip
@@ -49,7 +52,9 @@ from ltgc.pipeline.terminal import console
 
 
 def main() -> None:
-    settings = params.load("data.source", "data.root", "data.images", "servers", "llm", "t2i", "clip", "filter")
+    settings = params.load(
+        "data.source", "data.root", "data.images", "servers", "llm", "vision", "t2i", "clip", "filter"
+    )
     descriptions = ByClass(EXTENDED, ExtendedDescription)
     kept = Counter(d.label for d in descriptions if d.kept)
 
@@ -63,7 +68,8 @@ def main() -> None:
         folders = {ACCEPTED: accepted, REJECTED: rejected}
         calls: list[Calls] = []
         real: list[RealScore] = []
-        with Store(STORE / "generate", [settings.llm, settings.t2i], budget.load()) as store:
+        asked = [settings.llm, settings.t2i, *([settings.vision] if settings.filter.scorer == "ask" else [])]
+        with Store(STORE / "generate", asked, budget.load()) as store:
             if kept:
                 calls, real = asyncio.run(
                     generate_all(settings, descriptions, kept, Output(folders, attempts), store)
@@ -87,14 +93,27 @@ async def generate_all(
     classes = files.read_csv(CLASSES, ClassRecord)
     slugs = {c.label: c.slug for c in classes}
     start = starts(settings)
-    words, verdicts = prompts.load("refine"), review.load()
-    servers: dict[str, ServerSettings] = {"llm": settings.llm}
+    words, verdicts = prompts.load("refine", "ask_features"), review.load()
+    sections: dict[str, ServerSettings] = {"llm": settings.llm}
     if settings.t2i.backend == "openai":
-        servers["t2i"] = settings.t2i
-    with server.running(**servers) as (llm, *t2i):
-        scorer, texts_cut, real = await make_filter(settings, classes, set(kept), descriptions, store)
-        painters = OpenAIPainter(t2i[0], store) if t2i else DiffusersPainter(settings.t2i, store)
-        async with Chat(llm, store) as chat, painters as painter:
+        sections["t2i"] = settings.t2i
+    if settings.filter.scorer == "ask":
+        sections["vision"] = settings.vision
+    with server.running(**sections) as running:
+        servers = dict(zip(sections, running, strict=True))
+        t2i = servers.get("t2i")
+        painter: OpenAIPainter | DiffusersPainter
+        painter = OpenAIPainter(t2i, store) if t2i else DiffusersPainter(settings.t2i, store)
+        scorer: Scorer
+        texts_cut, real = 0, list[RealScore]()
+        async with AsyncExitStack() as stack:
+            if "vision" in servers:
+                seeing = await stack.enter_async_context(Chat(servers["vision"], store))
+                scorer = make_questions(settings.filter, seeing, words, classes)
+            else:
+                scorer, texts_cut, real = await make_filter(settings, classes, set(kept), descriptions, store)
+            chat = await stack.enter_async_context(Chat(servers["llm"], store))
+            await stack.enter_async_context(painter)
             context = RefineContext(chat, words, verdicts, painter, scorer, settings.filter.max_refinements)
 
             counts: Counter[str] = Counter(texts_cut=texts_cut)
@@ -120,11 +139,15 @@ async def generate_all(
         verdicts.say_unused("drawing")
         if cut := counts["prompts_cut"]:
             console.print(f"{cut:,} prompts were cut: {settings.t2i.model} does not read them to the end")
-        # Where there is an image, its refinement failed.
-        undrawn = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is None}
-        unrefined = {attempt.id: attempt.reason or "" for attempt in failed if attempt.image is not None}
+        # Where there is an image, its questions or its refinement failed.
+        undrawn, unseen, unrefined = (
+            {attempt.id: attempt.reason or "" for attempt in failed if blame(attempt) == name}
+            for name in ("t2i", "vision", "llm")
+        )
         painter.check_failures(undrawn, kept.total(), "image")
-        llm.check_failures(unrefined, kept.total(), "refinement")
+        if unseen:
+            servers["vision"].check_failures(unseen, kept.total(), "answer")
+        servers["llm"].check_failures(unrefined, kept.total(), "refinement")
     return [Calls(counts, failures)], real
 
 
@@ -139,6 +162,21 @@ def starts(settings: Params) -> Callable[[ExtendedDescription], Start | None]:
         if image.split == "train":
             photos[image.label].append((image.path, image_file(root, image)))
     return lambda description: start_of(description.index, photos[description.label], strengths)
+
+
+def blame(failed: Attempt) -> str:
+    """The section of params.yaml whose model gave nothing usable."""
+    if failed.image is None:
+        return "t2i"
+    return "vision" if (failed.reason or "").startswith(FAILED) else "llm"
+
+
+def make_questions(
+    settings: FilterSettings, vision: Chat, words: prompts.Prompts, classes: list[ClassRecord]
+) -> FeatureQuestions:
+    """The scorer `ask`. It asks about drawings alone: real photos are not scored, as each would be a paid call."""
+    templates = {t.label: t.features for t in files.read_jsonl(TEMPLATES, ClassTemplate)}
+    return FeatureQuestions(vision, words, classes, templates, settings)
 
 
 async def make_filter(
@@ -187,7 +225,7 @@ def make_scorer(
     texts: list[str],
     classes: list[ClassRecord],
     descriptions: Descriptions,
-) -> Scorer[Any]:
+) -> Measurer[Any]:
     if settings.scorer != "contrast":
         return Absolute(settings, clip, texts)
     return Contrast(clip, texts, classes, descriptions, settings.threshold)

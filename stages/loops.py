@@ -27,6 +27,8 @@ from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.artifacts.results import COST, COST_PLOT, LOOPS, SCORES_PLOT
 from ltgc.pipeline.terminal import console
 
+CALLED = ("calls", "vision_calls")  # the second with filter.scorer: ask
+TOKENS = ("prompt_tokens", "completion_tokens", "vision_prompt_tokens", "vision_completion_tokens")
 LOOP_STAGES = ("describe", "extend", "templates", "generate")
 
 
@@ -89,8 +91,8 @@ def table(summary: dict[str, Any]) -> Table:
     ):
         loop = summary[name]
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-        tokens = loop.get("prompt_tokens", 0) + loop.get("completion_tokens", 0)
-        numbers = (loop[asked], loop[kept], reasons, loop.get("calls", 0), tokens)
+        calls, tokens = (sum(loop.get(key, 0) for key in keys) for keys in (CALLED, TOKENS))
+        numbers = (loop[asked], loop[kept], reasons, calls, tokens)
         table.add_row(name, *(escape(n) if isinstance(n, str) else f"{n:,}" for n in numbers))
     return table
 

@@ -67,7 +67,7 @@ def train(run_ids: Sequence[RunId], section: params.Params) -> None:
             if classifier:
                 classifier.save(folder)
             files.write_json(folder / "run.json", run.model_dump())
-        run_id.checkpoint.unlink(missing_ok=True)
+        run_id.delete_checkpoints()
         console.print(f"{run.method}, seed {run.seed}: {result(run)}")
 
 

@@ -101,7 +101,31 @@ def variants(root: Path) -> str | None:
         name: [r.method, f"{r.generated:,}", *map(spread, r.accuracy.values()), *less(r.less_ltgc)]
         for name, r in found.items()
     }
-    return markdown("variant", ["method", "drawings", *METRICS.values(), "All, less", "Few, less"], rows)
+    note = detectable({name: r.less_ltgc for name, r in found.items() if r.less_ltgc})
+    text = markdown("variant", ["method", "drawings", *METRICS.values(), "All, less", "Few, less"], rows)
+    return text + (f"\n{note[0].upper()}{note[1:]}.\n" if note else "")
+
+
+def filters(root: Path) -> str | None:
+    """The default filter and the variants that change it: how right each is, and what it asks."""
+    if not (root / ablations.TABLE).exists():
+        return None
+    found = {n: ablations.Row.model_validate(r) for n, r in files.read_json(root / ablations.TABLE).items()}
+    rows = {
+        name: [
+            "–" if r.filter["auroc"] is None else f"{r.filter['auroc']:.3f}",
+            *(
+                percent(r.filter[share])
+                for share in ("right_accepted", "wrong_share_drawn", "wrong_share_accepted")
+            ),
+            *(f"{r.filter[count]:,}" for count in ablations.ASKED),
+            spread(r.accuracy["all"]),
+        ]
+        for name, r in found.items()
+        if r.filter and (name == ablations.LTGC or "filter" in name)
+    }
+    headings = ["AUROC", "right accepted", "wrong of drawn", "wrong of accepted"]
+    return markdown("filter", [*headings, "drawings", "LLM calls", "vision calls", "All"], rows) if rows else None
 
 
 def less(difference: Mapping[str, Statistic] | None) -> list[str]:
@@ -236,9 +260,12 @@ def row(cells: Sequence[str]) -> str:
 TABLES: dict[str, Callable[[Path], str | None]] = {
     "methods": methods,
     "five_seeds": compared("five_seeds"),
+    "systems": compared("systems"),
+    "systems_starts": compared("systems_starts"),
     "domain_gap": compared("domain_gap"),
     "generations": generations,
     "variants": variants,
+    "filters": filters,
     "photo_world": photo_world,
     "feedback": feedback,
     "checks": checks,

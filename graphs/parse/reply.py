@@ -29,6 +29,7 @@ REASONS: dict[str, str] = {
     "wrong_class": "it was about another class",
     "too_long": "it was too long; one sentence is asked for",
     "not_in_template": "it did not follow the template",
+    "unanswered": "it did not answer each question with yes or no",
     "has_scene": "it spoke of scenes, and only features are asked for",
 }
 

@@ -36,10 +36,10 @@ def predict(
     """
     logits = ensembled if ensemble else Classifier.__call__
     requests: list[Request] = [(i, None) for i in devices.share(len(pixels)).split(batch_size) if len(i)]
-    confidences = [classifier.head.new_zeros(0)]
-    labels = [torch.zeros(0, dtype=torch.int64, device=classifier.head.device)]
+    confidences = [torch.zeros(0, device=classifier.device)]
+    labels = [torch.zeros(0, dtype=torch.int64, device=classifier.device)]
     with timing.steps:
-        for images in batches(pixels, requests, classifier.head.device, workers):
+        for images in batches(pixels, requests, classifier.device, workers):
             confidence, label = logits(classifier, images).softmax(-1).max(-1)
             confidences.append(confidence)
             labels.append(label)

@@ -5,14 +5,15 @@ A tuning leaves its name on the encoder, as open_clip leaves `preprocess_cfg` th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor
 
 from ltgc.classifier.adaptformer import adapters, add_adapters, load_adapters
+from ltgc.classifier.prompts import Prompted, load_prompts
 from ltgc.classifier.vit import Visual
 from ltgc.pipeline.settings.training import TrainSettings
 
@@ -30,7 +31,8 @@ class Tuning:
 def apply(visual: Visual, settings: TrainSettings) -> Visual:
     """Make of the frozen encoder what train.tuning says, in place; initial values from torch's global generator.
 
-    Nothing changes in its outputs yet. Raises LTGCError for an encoder that the tuning does not know.
+    Its outputs stay the same, but for prompts, which it reads from the start. Raises LTGCError for an encoder that
+    the tuning does not know.
     """
     visual = TUNINGS[settings.tuning].apply(visual, settings)
     visual.tuning = settings.tuning
@@ -83,8 +85,8 @@ def _load_all(visual: Visual, file: Path) -> Visual:
     return visual
 
 
-def _save_tensors(module: nn.Module, file: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}, file)
+def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, file)
 
 
 TUNINGS: dict[str, Tuning] = {
@@ -92,9 +94,20 @@ TUNINGS: dict[str, Tuning] = {
     "adaptformer": Tuning(
         "adaptformer.safetensors",
         lambda visual, settings: add_adapters(visual, settings.adaptformer.bottleneck),
-        lambda visual, file: _save_tensors(adapters(visual), file),
+        lambda visual, file: _save_tensors(adapters(visual).state_dict(), file),
         load_adapters,
     ),
+    "prompts": Tuning(
+        "prompts.safetensors",
+        lambda visual, settings: Prompted(visual, settings.prompts.length),
+        lambda visual, file: _save_tensors(visual.tensors(), file),
+        load_prompts,
+    ),
     "linear_probe": Tuning("", lambda visual, _: visual, lambda visual, _: None, lambda visual, _: visual),
-    "full": Tuning("visual.safetensors", lambda visual, _: visual.requires_grad_(True), _save_tensors, _load_all),
+    "full": Tuning(
+        "visual.safetensors",
+        lambda visual, _: visual.requires_grad_(True),
+        lambda visual, file: _save_tensors(visual.state_dict(), file),
+        _load_all,
+    ),
 }

@@ -27,8 +27,8 @@ def blocks(visual: nn.Module) -> list[Any]:
     if not found or not all(isinstance(block, ResidualAttentionBlock) for block in found):
         raise LTGCError(
             f"clip.model: no LoRA for a visual tower of type {type(visual).__name__} with other than open_clip's "
-            "standard blocks, nor AdaptFormer; name a ViT of open_clip (ViT-B-32, ViT-L-14, ...), or set "
-            "train.tuning to linear_probe or full"
+            "standard blocks, nor AdaptFormer nor prompts; name a ViT of open_clip (ViT-B-32, ViT-L-14, ...), or "
+            "set train.tuning to linear_probe or full"
         )
     return found
 

@@ -69,20 +69,27 @@ def priced(
 def stage_cost(section: Params, stage: str, counted: Mapping[str, Any]) -> Cost:
     """What a stage's artifacts needed, whether it was paid for in this run or before.
 
-    counted: metrics/calls/<stage>.json, and `drawn` images. section: llm.model, vision.model, t2i and prices.
+    counted: metrics/calls/<stage>.json, and `drawn` images. What begins with "vision_" was asked of the vision
+    model by a stage that asks the LLM as well. section: llm.model, vision.model, t2i and prices.
     """
+    seen = {name.removeprefix("vision_"): n for name, n in counted.items() if name.startswith("vision_")}
+    chat_model = section.vision.model if stage in SEEING else section.llm.model
+    cost = _model_cost(section, chat_model, counted)
+    return cost + _model_cost(section, section.vision.model, seen) if seen else cost
 
+
+def _model_cost(section: Params, chat_model: str, counted: Mapping[str, Any]) -> Cost:
     def tokens(*names: str) -> tuple[float, float]:
         first, second = (counted.get(name, 0) for name in names)
         return first, second
 
     return priced(
         section.prices,
-        chat_model=section.vision.model if stage in SEEING else section.llm.model,
+        chat_model=chat_model,
         t2i_model=section.t2i.billed_as,
-        calls=counted["calls"],
-        prompt_tokens=counted["prompt_tokens"],
-        completion_tokens=counted["completion_tokens"],
+        calls=counted.get("calls", 0),
+        prompt_tokens=counted.get("prompt_tokens", 0),
+        completion_tokens=counted.get("completion_tokens", 0),
         images=counted.get("drawn", 0),
         reasoning_tokens=counted.get("reasoning_tokens", 0),
         flex=tokens("flex_prompt_tokens", "flex_completion_tokens"),

@@ -1,19 +1,21 @@
-"""Drawing on this machine: text-to-image pipelines of diffusers, in batches, with every image stored (Eq. 1)."""
+"""Drawing with our own GPUs: text-to-image pipelines of diffusers, in batches, with every image stored (Eq. 1)."""
 
 import asyncio
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
 
 from ltgc.clients import server
-from ltgc.clients.diffusers_pipeline import Painted, Pipeline, lora_file
+from ltgc.clients.diffusers_pipeline import Painted, lora_file
 from ltgc.clients.ledger import Cost
 from ltgc.clients.painter import Drawing, seed_of
 from ltgc.clients.payments import AnsweredElsewhere
+from ltgc.clients.pipelines import LocalPipelines
+from ltgc.clients.ray_pipelines import RayPipelines
 from ltgc.clients.start import Start
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline import pins
@@ -25,21 +27,23 @@ HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 class DiffusersPainter:
-    """A text-to-image pipeline on this machine. It is loaded when the first image is not in the pool."""
+    """A text-to-image pipeline on each GPU, loaded when the first image is not in the pool."""
 
     def __init__(self, section: T2ISettings, store: Store) -> None:
         self._section = section
         self._store = store
         self._identity: list[str | None] = []
-        self._pipeline: Pipeline | None = None
-        self._batches = Batcher(self._paint, section.diffusers.batch_size, section.diffusers.wait)
+        self._pipelines: LocalPipelines | RayPipelines | None = None
+        self._batches: asyncio.Task[Batcher[tuple[str, int], Painted]] | None = None
 
     async def __aenter__(self) -> Self:
         self._identity = await asyncio.to_thread(identity, self._section)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._pipeline = None  # its memory is free for what comes next
+        if self._pipelines:
+            await asyncio.to_thread(self._pipelines.close)
+        self._pipelines = self._batches = None  # their memory is free for what comes next
 
     def seed(self, class_name: str, index: int, round: int) -> int:
         return seed_of(self._section.seed, class_name, index, round)
@@ -47,8 +51,8 @@ class DiffusersPainter:
     async def draw(self, slug: str, prompt: str, seed: int, start: Start | None = None) -> Drawing:
         """One image of `prompt`, from the pool if it was drawn before; it is shared with the class `slug`.
 
-        The image depends on the prompt and the seed alone, but for the last bits: another batch around it may
-        change a pixel by one grey level. Raises LTGCError for a pipeline that cannot draw.
+        The image depends on prompt, seed, pipeline, device and software (docs/models.md). Raises LTGCError for a
+        pipeline that cannot draw.
         """
         key, address = self._key(prompt, seed), self._section.address
         while (stored := self._store.get(address, slug, key)) is None:
@@ -76,18 +80,26 @@ class DiffusersPainter:
             d.negative_prompt, d.scheduler, lora_scale, d.vae_tiling, self._section.size, seed, prompt,
         )  # fmt: skip
 
-    def _paint(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
-        """One batch of (prompt, seed), in the batcher's thread."""
-        if self._pipeline is None:
-            self._pipeline = Pipeline(self._section)
-        return self._pipeline([prompt for prompt, _ in items], [seed for _, seed in items])
+    async def _paint(self, prompt: str, seed: int) -> Painted:
+        if self._batches is None:
+            self._batches = asyncio.create_task(asyncio.to_thread(self._start))
+        batches = await asyncio.shield(self._batches)
+        return await batches((prompt, seed))
+
+    def _start(self) -> Batcher[tuple[str, int], Painted]:
+        d = self._section.diffusers
+        if d.cluster:
+            self._pipelines = RayPipelines(self._section, d.cluster, self._identity)
+        else:
+            self._pipelines = LocalPipelines(self._section)
+        return Batcher(self._pipelines, d.batch_size, d.wait, self._pipelines.count)
 
     async def _paint_and_keep(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
         name = self._section.billed_as
         usd = self._store.budget.cost(name, images=1)
         payment = await self._store.claim(self._section.address, key, name, usd)
         async with payment.under_way():
-            painted = await self._batches((prompt, seed))
+            painted = await self._paint(prompt, seed)
             reply = {"model": name} | ({"cut": painted.cut} if painted.cut is not None else {})
             if painted.pixels is None:
                 cost = Cost("useless", usd, images=1)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ltgc.clip import texts
-from ltgc.clip.device import pick_device
 from ltgc.pipeline import pins
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.servers import DiffusersLoraSettings, DiffusersSettings, T2ISettings
@@ -29,22 +28,27 @@ class Painted:
 class Pipeline:
     """A diffusers pipeline, set up as params.yaml says."""
 
-    def __init__(self, section: T2ISettings) -> None:
-        """Load it. Raises LTGCError naming the key of what is missing or does not fit the pipeline."""
+    def __init__(self, section: T2ISettings, device: torch.device) -> None:
+        """Load it onto `device`. Raises LTGCError naming the key of what is missing or does not fit."""
         self._section = section
         self._pipe = _load(section)
         self._takes = inspect.signature(type(self._pipe).__call__).parameters
         self._arguments = self._checked_arguments()
         _set_scheduler(self._pipe, section.diffusers.scheduler)
         _add_lora(self._pipe, section.diffusers.lora)
-        _save_memory(self._pipe, section.diffusers)
+        _place(self._pipe, section.diffusers, device)
         self._readers = list(_readers(self._pipe, self._takes))
 
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Painted]:
-        """One image a prompt. Raises LTGCError where memory is short or the pipeline does not draw this."""
-        read = [self._cut(prompt) for prompt in prompts]
+    def __call__(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+        """One image for each (prompt, seed), at most `batch_size` of them.
+
+        Raises LTGCError where memory is short or the pipeline does not draw this.
+        """
+        # Always as many at once: a matrix product of another shape rounds differently (docs/models.md).
+        filled = [*items, *[items[-1]] * (self._section.diffusers.batch_size - len(items))]
+        read = [self._cut(prompt) for prompt, _ in filled]
         # A generator for each image, on the CPU: its random numbers are the same in any batch and on any device.
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in filled]
         try:
             drawn = self._pipe(prompt=read, generator=generators, output_type="np", **self._options(len(read)))
         except torch.OutOfMemoryError as error:
@@ -56,7 +60,7 @@ class Pipeline:
         refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(read)
         return [
             Painted(None if no else self._pixels(image), text if text != prompt else None)
-            for prompt, text, image, no in zip(prompts, read, drawn.images, refused, strict=True)
+            for (prompt, _), text, image, no in zip(items, read, drawn.images, refused, strict=False)
         ]
 
     @property
@@ -185,13 +189,13 @@ def _add_lora(pipe: Any, lora: DiffusersLoraSettings | None) -> None:
     pipe.unload_lora_weights()
 
 
-def _save_memory(pipe: Any, d: DiffusersSettings) -> None:
+def _place(pipe: Any, d: DiffusersSettings, device: torch.device) -> None:
+    """Put it on the device, with what `d` says to save memory."""
     for key, method in (("vae_slicing", "enable_slicing"), ("vae_tiling", "enable_tiling")):
         if getattr(d, key):
             if not hasattr(getattr(pipe, "vae", None), method):
                 raise LTGCError(f"t2i.diffusers.{key}: {type(pipe).__name__} does not have it; set it to false")
             getattr(pipe.vae, method)()
-    device = pick_device(d.device)
     if d.offload == "none":
         pipe.to(device)
     elif device.type == "cpu":

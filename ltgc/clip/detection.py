@@ -1,6 +1,6 @@
 """Detection (§3.1.3, Eq. 2): how well an image shows the features of its class, and what it is held against.
 
-Four scorers, see docs/models.md:
+Four scorers, see docs/models.md (a fifth, `ask`, is in graphs/features.py):
   contrast     margins, ltgc/clip/contrast.py, accepted at S >= 0
   cosine       S = cos(image, C_y), accepted at S >= μ - offset
   probability  softmax of CLIP's logits over all class templates, accepted at p_y >= μ
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ltgc.clip.encoder import Clip
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.data import images
 from ltgc.pipeline.artifacts.dataset import ImageRecord
 from ltgc.pipeline.batching import Batcher
@@ -119,9 +119,9 @@ class Filter(Generic[M]):
         score, threshold = self._scorer.score(subject, measures)
         return round(score, DECIMALS), round(threshold, DECIMALS)
 
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> Score:
         """`judge` of an encoded image."""
-        return self.judge(subject, await self.measure(subject, image))
+        return Score(*self.judge(subject, await self.measure(subject, image)))
 
     def _pixels(self, image: bytes | images.Reference) -> Tensor:
         """(3, H, W) uint8"""

@@ -110,7 +110,7 @@ def dataset_card(
 # Generated images
 
 **Every image is synthetic.** {total:,} images of {len(images):,} classes were drawn by {_code(t2i_model)}
-from descriptions that a language model wrote, and accepted by CLIP. Each file says so in its metadata (IPTC's
+from descriptions that a language model wrote, and accepted by a filter. Each file says so in its metadata (IPTC's
 `DigitalSourceType: trainedAlgorithmicMedia`). {PAPER}.
 
 Read it with `datasets.load_dataset` or any reader of WebDataset: `png` is the image as the model sent it, `json`

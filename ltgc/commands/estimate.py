@@ -19,6 +19,7 @@ from ltgc.clients import drawing_tokens
 from ltgc.clients.budget import Budget
 from ltgc.clients.costs import Cost, priced
 from ltgc.clients.shared_store import stored
+from ltgc.commands import gpu_hours
 from ltgc.evaluation.asking import images_wanted
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
@@ -40,6 +41,9 @@ KEPT = 0.95  # fraction of the descriptions that the repetition check keeps
 # a fifth of these again, and so on: 0.2 + 0.04 + 0.008.
 REFINEMENTS = 0.25
 NAME_TOKENS = 10  # of a reply that names a class
+# Of the scorer `ask`: the features of a description, and the reply to each.
+FEATURES, FEATURE = 4, 20  # characters
+ANSWER_TOKENS = 4
 TAGS_TOKENS = 120  # of ten tags and three captions
 
 
@@ -49,7 +53,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
     tail = [c for c in classes if c.train < settings.extend.target]
     rounds = feedback.load({c.name for c in tail})
     image_tokens = Budget(prices=settings.prices).image_tokens(settings.vision.model)
-    described, extended, summed_up, refined = Cost(), Cost(), Cost(), Cost()
+    described, extended, summed_up, refined, seen = Cost(), Cost(), Cost(), Cost(), Cost()
     images = 0.0
     for c in classes:
         length = DESCRIPTION + len(c.name)
@@ -79,6 +83,10 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         question = _tokens(_length(words.classify_tags(class_list, ""))) + TAGS_TOKENS
         of_tags = _asked(shown, question, NAME_TOKENS)
 
+    if settings.filter.scorer == "ask":
+        question = _tokens(_length(words.ask_features(["f" * FEATURE] * FEATURES, "", None, 1))) + image_tokens
+        seen = _asked(images * REPLIES_AN_IMAGE, question, FEATURES * ANSWER_TOKENS)
+
     prompt_tokens, image_tokens = drawing_tokens.expected(settings.t2i, "d" * DESCRIPTION)
 
     def cost(section: ChatSettings, asked: Cost, images: float = 0) -> Cost:
@@ -101,7 +109,7 @@ def estimate(settings: Params, classes: Sequence[ClassRecord]) -> dict[str, Cost
         "describe": cost(settings.vision, described),
         "extend": cost(settings.llm, extended),
         "templates": cost(settings.llm, summed_up),
-        "generate": cost(settings.llm, refined, images),
+        "generate": cost(settings.llm, refined, images) + cost(settings.vision, seen),
         "ask": cost(settings.vision, named) + cost(settings.llm, of_tags),
     }
 
@@ -151,10 +159,13 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
     held = dict.fromkeys(costs, 0)
     for name, _ in stored():
         held[name] = held.get(name, 0) + 1
+    drawing = [settings.llm.model, settings.t2i.billed_as]
+    if settings.filter.scorer == "ask":
+        drawing.append(settings.vision.model)
     models = dict.fromkeys(costs, settings.llm.model) | {
         "describe": settings.vision.model,
         "ask": settings.vision.model + (f", {settings.llm.model}" if settings.ask.way == "tags" else ""),
-        "generate": f"{settings.llm.model}, {settings.t2i.billed_as}",
+        "generate": ", ".join(dict.fromkeys(drawing)),
     }
     # Without padding the numbers of the largest data sets fit a terminal of 80; model names are folded.
     table = Table(title="Estimate of what the loops will ask for", box=box.SIMPLE_HEAD, padding=0)
@@ -180,7 +191,15 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
     return table
 
 
-def main() -> None:
-    settings = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+def main(drawing_rate: float | None = None, training_rate: float | None = None) -> None:
+    """The rates are images a second of one GPU; None: what `ltgc bench` measured, if it did."""
+    settings = params.load(
+        *("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices"),
+        *("train", "methods", "seeds"),
+    )
     classes = files.read_csv(CLASSES, ClassRecord)
-    output().print(table(settings, estimate(settings, classes)))
+    costs = estimate(settings, classes)
+    output().print(table(settings, costs))
+    rates = gpu_hours.rates(drawing_rate, training_rate)
+    for line in gpu_hours.lines(settings, costs["generate"].images, rates):
+        output().print(line)

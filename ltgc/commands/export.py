@@ -31,7 +31,7 @@ from ltgc.pipeline.terminal import console
 
 ADAPTER = "lora"
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
-# How a tuned encoder becomes one of open_clip's own architecture; adaptformer adds layers that it does not have.
+# How a tuned encoder becomes one of open_clip's own architecture; adaptformer and prompts add to it.
 MERGED: dict[str | None, Callable[[Any], Any]] = {
     None: lambda visual: visual,  # zero-shot and linear probe: CLIP's own encoder
     "full": lambda visual: visual,
@@ -59,12 +59,18 @@ def export(trained: Path, settings: ClipSettings, folder: Path, licenses: Licens
     classes = files.read_csv(CLASSES, ClassRecord)
     source = locate_clip(settings)
     network = load_clip(settings, "cpu")
-    tuned = load_classifier(trained, network).visual
+    classifier = load_classifier(trained, network)
+    tuned = classifier.visual
     tuning: Any = getattr(tuned, "tuning", None)
     if tuning not in MERGED:
         raise LTGCError(
             f"{trained}: {tuning} adds layers that open_clip does not have; what can be exported is "
             f"{', '.join(name for name in MERGED if name)}, linear_probe and zero-shot (train.tuning)"
+        )
+    if classifier.branch is not None:
+        raise LTGCError(
+            f"{trained}: {run.method} decides by more than encoder and head ({classifier.branch.file}), which "
+            "open_clip does not have; `load_classifier` loads it"
         )
     network.model.visual = MERGED[tuning](tuned)
 

@@ -84,13 +84,8 @@ def plan(
 
 def table(lines: list[Feedback]) -> Table:
     table = Table(title=f"{RIVALS}: round {lines[0].round}" if lines else str(RIVALS), box=box.SIMPLE_HEAD)
-    for heading, justify in (
-        ("class", "left"),
-        ("confused", "right"),
-        ("descriptions", "right"),
-        ("rivals", "left"),
-    ):
-        table.add_column(heading, justify=justify)
+    for heading in ("class", "confused", "descriptions", "rivals"):
+        table.add_column(heading, justify="right" if heading in ("confused", "descriptions") else "left")
     for line in lines:
         cells = line.class_name, f"{line.need:.1%}", str(line.descriptions), ", ".join(line.rivals)
         table.add_row(*map(escape, cells))

@@ -117,12 +117,14 @@ def required(image: Reference, shortest: int | None = None) -> Image.Image:
         raise files.bad_file(_path(image), error) from error
 
 
-def data_url(image: Reference) -> str:
-    """The pixels of an image, at most MAX_SIDE wide and high, as a PNG data URL without the file's metadata.
+def data_url(image: bytes | Reference) -> str:
+    """The pixels of an encoded image, or of a file, at most MAX_SIDE wide and high, as a PNG data URL.
+
+    The file's metadata is not in it.
 
     Raises BadImage; LTGCError for an image that is missing, or not the one that the manifest lists.
     """
-    thumbnail = decode(_present(image))
+    thumbnail = decode(image if isinstance(image, bytes) else _present(image))
     thumbnail.thumbnail((MAX_SIDE, MAX_SIDE))
     pixels = thumbnail.copy()
     pixels.info.clear()

@@ -19,12 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from ltgc.data.truth import Truth
 from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
-from ltgc.evaluation.loop_metrics import checks
+from ltgc.evaluation.loop_metrics import checks, filter_quality
 from ltgc.evaluation.tables import comparison_table, difference_table
 from ltgc.pipeline import files, params, side_folder
 from ltgc.pipeline.artifacts.asking import ASK
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.replies import CALLS
 from ltgc.pipeline.artifacts.results import COMPARE, PAIRED
 from ltgc.pipeline.artifacts.runs import CURVES, MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
@@ -40,6 +41,10 @@ COMPARISONS = Path("results")
 METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
 LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
 
+# Of the filter, in the table of variants: what is known of it, and what the stage generate drew and asked.
+QUALITY = ("auroc", "right_accepted", "wrong_share_drawn", "wrong_share_accepted")
+ASKED = ("drawings", "calls", "vision_calls")
+
 Changes = dict[str, Any]  # dotted key of params.yaml -> value
 
 
@@ -49,6 +54,7 @@ class Result(Record):
     method: str
     generated: int  # images in D_g
     runs: list[RunMetrics]  # of each seed
+    filter: dict[str, Any] | None = None  # see filtering(); None where the truth about the drawings is not known
 
 
 class Row(Record):
@@ -61,6 +67,7 @@ class Row(Record):
     generated: int
     accuracy: dict[str, Statistic]
     less_ltgc: dict[str, Statistic] | None
+    filter: dict[str, Any] | None = None  # as of Result
 
 
 def variants() -> dict[str, Changes]:
@@ -155,11 +162,19 @@ def comparison(truth: Truth | None = None) -> dict[str, Any]:
     return found | {"loops": checks(attempts, extended, existing, truth)}
 
 
-def result(seeds: Sequence[int], method: str = METHOD) -> Result:
-    """What `method` reached in the working directory."""
+def filtering(truth: Truth) -> dict[str, Any]:
+    """How right the filter was in the working directory, and what its stage drew and asked."""
+    quality = filter_quality(files.read_jsonl(ATTEMPTS, Attempt), truth)
+    calls = files.read_json(CALLS / "generate.json")
+    return {name: quality[name] for name in QUALITY} | {name: calls.get(name, 0) for name in ASKED}
+
+
+def result(seeds: Sequence[int], method: str = METHOD, truth: Truth | None = None) -> Result:
+    """What `method` reached in the working directory; with a truth, also how right the filter was."""
     runs = [files.read_record(RUN_METRICS / method / f"{seed}.json", RunMetrics) for seed in seeds]
     run = files.read_record(MODELS / method / str(seeds[0]) / "run.json", Run)
-    return Result(method=method, generated=run.generated, runs=runs)
+    filtered = None if truth is None else filtering(truth)
+    return Result(method=method, generated=run.generated, runs=runs, filter=filtered)
 
 
 def rows(results: Mapping[str, Result]) -> dict[str, Row]:
@@ -175,6 +190,7 @@ def rows(results: Mapping[str, Result]) -> dict[str, Row]:
             generated=found.generated,
             accuracy=accuracy[name],
             less_ltgc=less.get(name),
+            filter=found.filter,
         )
         for name, found in results.items()
     }

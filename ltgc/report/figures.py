@@ -103,7 +103,7 @@ def accuracy(
 
 
 def scores(rows: Iterable[Mapping[str, str]]) -> Markup | None:
-    """Distributions of CLIP's scores around the threshold, as SVG; None where nothing was scored.
+    """Distributions of the filter's scores around the threshold, as SVG; None where nothing was scored.
 
     rows: plots/scores.csv. One threshold for all: the scores themselves; a threshold a class: the score less it.
     """
@@ -148,7 +148,7 @@ def scores(rows: Iterable[Mapping[str, str]]) -> Markup | None:
     )
     axes.set(xlabel="score" if one else "score less the threshold of the class", ylabel="% of its kind")
     figure.legend(frameon=False, loc="outside upper left", ncols=3, fontsize="small")
-    return _svg(figure, "Distributions of CLIP's scores around the threshold")
+    return _svg(figure, "Distributions of the filter's scores around the threshold")
 
 
 def fig6(rows: Sequence[tuple[ClassRecord, Sequence[images.ImageFile], Sequence[Attempt]]]) -> bytes:

@@ -55,7 +55,7 @@ def is_accepted(attempt: Attempt) -> bool:
 
 
 def refused(attempts: Iterable[Attempt]) -> list[list[Attempt]]:
-    """Refinement chains whose first drawing CLIP scored too low, or the image model refused to draw."""
+    """Refinement chains whose first drawing scored too low, or that the image model refused to draw."""
     chains = refinement_chains(attempts)
     return [chain for chain in chains if len(chain) > 1 or any(below_threshold(attempt) for attempt in chain)]
 

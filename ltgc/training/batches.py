@@ -20,6 +20,7 @@ class Batch(NamedTuple):
     pixels: Tensor  # (B, 3, H, W) in [0, 255]
     targets: Tensor  # labels (B,) int64, or soft targets (B, classes)
     source: Tensor | None  # (B,) int64: Plan.source
+    i: Tensor  # (B,) int64: the images x_i, as indices into the training set
 
 
 def batches(
@@ -37,7 +38,7 @@ def batches(
     for step in steps:
         for share in on_device:
             source = None if share.source is None else share.source[step]
-            yield Batch(*batch(share, step, next(images), labels, classes), source)
+            yield Batch(*batch(share, step, next(images), labels, classes), source, share.i[step])
 
 
 def batch(plan: Plan, step: int, images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 
 import torch
@@ -16,15 +16,16 @@ from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, TrainSettings
 from ltgc.pipeline.terminal import console
-from ltgc.training import interpolation, losses
+from ltgc.training import interpolation
 from ltgc.training.first_head import probe_first, weigh_drawings
 from ltgc.training.inputs import Inputs
 from ltgc.training.loop import Monitor, Resume, train
 from ltgc.training.methods import METHODS, Recipe
-from ltgc.training.plan import TrainingSet, make_plan
-from ltgc.training.priors import class_counts, class_prior, source_priors
+from ltgc.training.phases import Start, TrainingPhase, single_phase
+from ltgc.training.plan import TrainingSet
 from ltgc.training.runs import RunId
 from ltgc.training.state import Row
+from ltgc.training.systems import SYSTEMS
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
         return run.model_copy(update={"skipped": reason}), None
 
     torch.manual_seed(run_id.seed)
-    classifier = _initial_classifier(recipe, settings, inputs)
+    classifier = initial_classifier(recipe, settings, inputs)
     monitor = Monitor(_validation(classifier, settings, inputs), show)
     if recipe.i is None:
         return run.model_copy(update={"val_accuracy": monitor.validate()}), classifier
@@ -76,20 +77,37 @@ def fit(
         head_alpha = probe_first(recipe, settings, classifier, drawings, inputs)
     images = photos + drawings
     data = TrainingSet(*inputs.load(images), original=len(photos), strengths=inputs.strengths(images))
-    plan = make_plan(recipe, data, settings)
-    loss = _loss(recipe, settings, data, plan.soft, classifier)
-    priors = source_priors(recipe, data, settings, len(classifier.head)) if plan.source is not None else None
-    start = interpolation.weights(classifier)
-    resume = Resume(run_id.checkpoint, run_id.key)
-    curve = train(
-        classifier, plan, data, settings, loss=loss, source_priors=priors, monitor=monitor, resume=resume
-    )
-    accuracy, alpha = curve[-1]["val_accuracy"], None
+    start = Start(recipe, settings, inputs, images, data, classifier)
+    run, weights = _train(run, SYSTEMS.get(run_id.method, single_phase)(start), run_id, start, monitor)
     if settings.interpolate is not None:
-        alpha, accuracy = _interpolate(classifier, start, accuracy, monitor.validate, settings, inputs)
-    done = {"steps": settings.steps, "images_seen": plan.images_seen, "val_accuracy": accuracy}
-    chosen = {"drawings_weight": weight, "head_alpha": head_alpha, "alpha": alpha}
-    return run.model_copy(update=done | chosen), classifier
+        alpha, accuracy = _interpolate(classifier, weights, run.val_accuracy, monitor.validate, settings, inputs)
+        run = run.model_copy(update={"alpha": alpha, "val_accuracy": accuracy})
+    return run.model_copy(update={"drawings_weight": weight, "head_alpha": head_alpha}), classifier
+
+
+def _train(
+    run: Run, phases: Iterator[TrainingPhase], run_id: RunId, start: Start, monitor: Monitor
+) -> tuple[Run, dict[str, Tensor]]:
+    """Train the phases; returns what was done, and the weights that the last of them began with."""
+    weights: dict[str, Tensor] = {}
+    for number, phase in enumerate(phases):
+        weights = interpolation.weights(start.classifier)
+        curve = train(
+            phase.network,
+            phase.plan,
+            start.data,
+            phase.settings,
+            objective=phase.objective,
+            monitor=monitor.after(run.steps),
+            resume=Resume(run_id.checkpoint(number), run_id.key),
+        )
+        done = {
+            "steps": run.steps + phase.settings.steps,
+            "images_seen": run.images_seen + phase.plan.images_seen,
+            "val_accuracy": curve[-1]["val_accuracy"],
+        }
+        run = run.model_copy(update=done)
+    return run, weights
 
 
 def _interpolate(
@@ -117,7 +135,7 @@ def _interpolate(
     return alpha, validate()
 
 
-def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
+def initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) -> Classifier:
     clip = inputs.clip
     source = HeadSource(
         clip,
@@ -138,15 +156,3 @@ def _initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs)
 def _validation(classifier: Classifier, settings: TrainSettings, inputs: Inputs) -> Callable[[], float | None]:
     images, labels = inputs.load(inputs.photos("val"))
     return lambda: class_mean_accuracy(classifier, images, labels, settings.batch_size, settings.workers)
-
-
-def _loss(
-    recipe: Recipe, settings: TrainSettings, data: TrainingSet, soft_targets: bool, classifier: Classifier
-) -> losses.Loss:
-    classes, device = classifier.head.shape[0], classifier.head.device
-    of_classes = losses.Classes(
-        prior=class_prior(recipe, data, settings, classes).to(device),
-        counts=class_counts(recipe, data, classes).to(device),
-        logit_scale=classifier.logit_scale,
-    )
-    return losses.make(settings, of_classes, soft_targets)

@@ -86,6 +86,16 @@ class Inputs:
         return [(a.image, a.label, a.strength) for a in attempts if a.verdict == "accepted" and a.image]
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """Path of an image -> what was said of the photo, or told to the image model."""
+        said = {
+            f"{self._image_root}/{d.image}": d.description
+            for d in self.descriptions
+            if isinstance(d, ExistingDescription) and d.description
+        }
+        return said | {a.image: a.prompt for a in files.read_jsonl(ATTEMPTS, Attempt) if a.image}
+
+    @cached_property
     def drawings_weight(self) -> float:
         """How much the accepted drawings are worth, in [0, 1], by the training split alone (transfer.py)."""
         photos = self.photos("train")

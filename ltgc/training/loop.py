@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from rich.progress import track
-from torch import Tensor
 
 from ltgc.classifier import devices
 from ltgc.classifier.network import Classifier
@@ -20,9 +17,9 @@ from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.pipeline.terminal import console
-from ltgc.training.batches import Batch, batches
+from ltgc.training.batches import batches
 from ltgc.training.checkpoint import fingerprint
-from ltgc.training.losses import Loss
+from ltgc.training.phases import CROSS_ENTROPY, Around, Objective
 from ltgc.training.plan import Plan, TrainingSet
 from ltgc.training.state import Row, State
 
@@ -37,6 +34,10 @@ class Monitor:
     validate: Callable[[], float | None] = lambda: None  # accuracy on the validation split in percent
     show: Callable[[Row], None] = lambda row: None  # is given each row of the curve, again after a resume
 
+    def after(self, steps: int) -> Monitor:
+        """The same for a phase that follows `steps` steps of others: the curve goes on."""
+        return Monitor(self.validate, lambda row: self.show(row | {"step": steps + row["step"]}))
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -47,20 +48,17 @@ class Resume:
 
 
 def train(
-    classifier: Classifier,
+    trained: Classifier | Around,
     plan: Plan,
     data: TrainingSet,
     settings: TrainSettings,
     *,
-    loss: Loss = F.cross_entropy,
-    source_priors: Tensor | None = None,
+    objective: Objective = CROSS_ENTROPY,
     monitor: Monitor = Monitor(),
     resume: Resume | None = None,
 ) -> list[Row]:
-    """Train on `plan` the weights of `classifier` that require gradients, in place; the others stay as they are.
+    """Train on `plan` the weights of `trained` that require gradients, in place; the others stay as they are.
 
-    loss: of logits (n, C) and targets, the mean over the n images: the shares of a batch add up. source_priors:
-    (sources, C), what is added to the logits of an image by its source (Plan.source); None: nothing.
     Returns the training curve. Raises LTGCError when the loss is no longer a number.
     Processes that accelerate launched take their shares of each batch; the result is that of one process, up to
     rounding.
@@ -70,37 +68,35 @@ def train(
     accelerator = devices.for_training(settings)
     # Dropout is seeded by step and process: a resumed run needs no state of a generator.
     dropout_seed = int(torch.randint(2**48, ()))
-    state = _initial_state(classifier, settings, accelerator)
+    state = _initial_state(trained, settings, accelerator)
     key = ""
     if resume:
         world = [accelerator.num_processes, accelerator.device.type]
-        key = fingerprint(resume.key, classifier.state_dict(), world)
+        key = fingerprint(resume.key, trained.state_dict(), world)
         state.restore(resume.path, key)
     for known in state.curve:
         monitor.show(known)
     shares = _shares(plan, accelerator, settings)
-    classes, workers = len(classifier.head), settings.workers
-    samples = batches(shares, data, classes, state.step, accelerator.device, workers)
-    batch_loss = partial(_batch_loss, loss=loss, source_priors=source_priors)
+    samples = batches(shares, data, trained.classes, state.step, accelerator.device, settings.workers)
     rows_at = _marks(settings.steps, CURVE_POINTS)
     validate_at = _marks(settings.steps, VALIDATIONS)
-    classifier.train()
+    trained.train()
     for step in _progress(range(state.step + 1, settings.steps + 1), accelerator):
         torch.manual_seed(dropout_seed + step * accelerator.num_processes + accelerator.process_index)
         lr = settings.lr * learning_rate(step - 1, settings)
         with timing.steps:
-            state.take_step(samples, batch_loss, lr, settings)
+            state.take_step(samples, objective, lr, settings)
             row = state.row(lr) if step in rows_at else None
         if row:
             _check(row)
             if step in validate_at:
-                row["val_accuracy"] = _validated(classifier, monitor)
+                row["val_accuracy"] = _validated(trained, monitor)
             state.curve.append(row)
             monitor.show(row)
         if resume and step % settings.checkpoint_steps == 0 and step < settings.steps:
             state.save(resume.path, key)
     accelerator.unwrap_model(state.network, keep_fp32_wrapper=False)
-    classifier.eval()
+    trained.eval()
     return state.curve
 
 
@@ -112,17 +108,11 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _batch_loss(logits: Tensor, batch: Batch, loss: Loss, source_priors: Tensor | None) -> Tensor:
-    if batch.source is not None and source_priors is not None:
-        logits = logits + source_priors[batch.source]
-    return loss(logits, batch.targets)
-
-
-def _initial_state(classifier: Classifier, settings: TrainSettings, accelerator: Accelerator) -> State:
-    groups = classifier.parameter_groups(settings.weight_decay)
-    network, optimizer = accelerator.prepare(classifier, torch.optim.AdamW(groups, settings.lr, fused=True))
+def _initial_state(trained: Classifier | Around, settings: TrainSettings, accelerator: Accelerator) -> State:
+    groups = trained.parameter_groups(settings.weight_decay)
+    network, optimizer = accelerator.prepare(trained, torch.optim.AdamW(groups, settings.lr, fused=True))
     losses = torch.zeros(settings.steps, device=accelerator.device)
-    return State(classifier, network, optimizer, accelerator, losses)
+    return State(trained, network, optimizer, accelerator, losses)
 
 
 def _shares(plan: Plan, accelerator: Accelerator, settings: TrainSettings) -> list[Plan]:
@@ -135,10 +125,10 @@ def _shares(plan: Plan, accelerator: Accelerator, settings: TrainSettings) -> li
     return [plan.share(k, count) for k in range(accelerator.process_index, count, accelerator.num_processes)]
 
 
-def _validated(classifier: Classifier, monitor: Monitor) -> float | None:
-    classifier.eval()
+def _validated(trained: Classifier | Around, monitor: Monitor) -> float | None:
+    trained.eval()
     accuracy = monitor.validate()
-    classifier.train()
+    trained.train()
     return accuracy
 
 

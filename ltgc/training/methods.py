@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from ltgc.pipeline.settings.training import Method, TrainSettings
-from ltgc.training.samplers import CLASS_BALANCED, UNIFORM, Sampler, domain_balanced
+from ltgc.training.samplers import CLASS_BALANCED, SQUARE_ROOT, UNIFORM, Sampler, domain_balanced
 
 Data = Literal["original", "generated", "both"]  # D_o, D_g, D_o ∪ D_g
 
@@ -107,4 +107,11 @@ METHODS: dict[Method, Recipe] = {
     "ltgc_lift_plus": Recipe(
         Sampling("original", CLASS_BALANCED), Sampling("generated", UNIFORM), needs_generated=True
     ),
+    # Methods of several phases (ltgc/training/systems); the second of a pair has the drawings as well.
+    "lpt": Recipe(Sampling("original", CLASS_BALANCED)),
+    "ltgc_lpt": Recipe(BOTH, needs_generated=True),
+    "vl_ltr": Recipe(Sampling("original", SQUARE_ROOT)),
+    "ltgc_vl_ltr": Recipe(Sampling("both", SQUARE_ROOT), needs_generated=True),
+    "rac": Recipe(Sampling("original", UNIFORM)),
+    "ltgc_rac": Recipe(Sampling("both", UNIFORM), needs_generated=True),
 }

@@ -57,7 +57,8 @@ class Plan:
     lam: Tensor | None = None  # (steps, B) float32: λ of each pair
     corner: Tensor | None = None  # (steps, B, 2) float32 in [0, 1): where CutMix's box lies; None: Mixup
     weight: Tensor | None = None  # (steps, B, 1 or 2) float32: how much the labels of x_i and x_j count; None: 1
-    source: Tensor | None = None  # (steps, B) int64: the row of priors.source_priors that x_i is of; None: unused
+    source: Tensor | None = None  # (steps, B) int64: the row of priors.source_priors that x_i is of, or which of a
+    # system's samplings; None: unused
 
     def to(self, device: torch.device) -> Plan:
         return self._map(lambda tensor: tensor.to(device))

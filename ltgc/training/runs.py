@@ -44,9 +44,14 @@ class RunId:
     def curve(self) -> Path:
         return CURVES / self.method / str(self.seed)
 
-    @property
-    def checkpoint(self) -> Path:
-        return CHECKPOINTS / self.method / f"{self.seed}.safetensors"
+    def checkpoint(self, phase: int) -> Path:
+        """Of a phase of the run, from 0."""
+        name = f"{self.seed}.{phase}" if phase else f"{self.seed}"
+        return CHECKPOINTS / self.method / f"{name}.safetensors"
+
+    def delete_checkpoints(self) -> None:
+        for path in (CHECKPOINTS / self.method).glob(f"{self.seed}.*"):
+            path.unlink()
 
     def is_finished(self) -> bool:
         return self.key in (_key(self.model), _key(ASIDE / self.key / "model"))

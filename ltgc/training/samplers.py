@@ -48,6 +48,25 @@ CLASS_BALANCED = Sampler(
 )
 
 
+def _by_frequency(frequencies: Callable[[Tensor, Tensor], Tensor]) -> Sampler:
+    """Each sample on its own, by the expected shares of the images."""
+
+    def sample(labels: Tensor, drawing: Tensor, samples: int) -> Tensor:
+        bounds = frequencies(labels, drawing).double().cumsum(0)
+        return torch.searchsorted(bounds, torch.rand(samples, dtype=torch.float64) * bounds[-1], right=True)
+
+    return Sampler(sample, frequencies)
+
+
+def _square_root(labels: Tensor, drawing: Tensor) -> Tensor:
+    weights = torch.bincount(labels)[labels].double().rsqrt()
+    return weights / weights.sum()
+
+
+# Every class as often as the square root of its images: between plain and class-balanced.
+SQUARE_ROOT = _by_frequency(_square_root)
+
+
 def domain_balanced(share: float) -> Sampler:
     """Every class equally often; of a class that has photos and drawings, `share` of the samples are drawings.
 
@@ -63,8 +82,4 @@ def domain_balanced(share: float) -> Sampler:
         weights = shares[domain, labels] / counts[domain, labels]
         return weights / weights.sum()
 
-    def sample(labels: Tensor, drawing: Tensor, samples: int) -> Tensor:
-        bounds = frequencies(labels, drawing).cumsum(0)
-        return torch.searchsorted(bounds, torch.rand(samples, dtype=torch.float64) * bounds[-1], right=True)
-
-    return Sampler(sample, frequencies)
+    return _by_frequency(frequencies)

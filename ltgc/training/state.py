@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ltgc.classifier.network import Classifier
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import checkpoint
 from ltgc.training.batches import Batch
@@ -24,8 +23,8 @@ Row = dict[str, Any]  # of a training curve: step, loss (mean since the last row
 
 @dataclass
 class State:
-    classifier: Classifier
-    network: nn.Module  # the classifier as accelerate calls it
+    trained: nn.Module  # a classifier, or a network around one
+    network: nn.Module  # the same as accelerate calls it
     optimizer: Optimizer
     accelerator: Accelerator
     losses: Tensor  # (steps,) float32 on the device: of each step, this process's share of the loss
@@ -35,7 +34,7 @@ class State:
     def take_step(
         self,
         batches: Iterator[Batch],
-        loss: Callable[[Tensor, Batch], Tensor],
+        objective: Callable[[nn.Module, Batch], Tensor],
         lr: float,
         settings: TrainSettings,
     ) -> None:
@@ -47,7 +46,7 @@ class State:
             batch = next(batches)
             size = len(batch.pixels)
             with self.accelerator.accumulate(self.network):
-                value = loss(self.network(batch.pixels), batch)
+                value = objective(self.network, batch)
                 # accelerate takes the mean over the shares; shares of unequal sizes count by their sizes.
                 self.accelerator.backward(value * (size * shares / settings.batch_size))
             self.losses[self.step] += value.detach() * (size / settings.batch_size)
@@ -92,9 +91,9 @@ class State:
         self.step, self.curve = kept["step"], kept["curve"]
 
     def _learning(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.classifier.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.trained.named_parameters() if p.requires_grad}
 
     def _changing(self) -> dict[str, Tensor]:
         """The weights that learn, and buffers."""
-        frozen = {name for name, p in self.classifier.named_parameters() if not p.requires_grad}
-        return {name: value for name, value in self.classifier.state_dict().items() if name not in frozen}
+        frozen = {name for name, p in self.trained.named_parameters() if not p.requires_grad}
+        return {name: value for name, value in self.trained.state_dict().items() if name not in frozen}

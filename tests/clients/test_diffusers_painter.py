@@ -1,10 +1,9 @@
 """Drawing on this machine: real diffusers code on a tiny Stable Diffusion with random weights."""
 
-import asyncio
+import functools
 import io
-import json
-import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,16 @@ from PIL import Image
 from ltgc.clients import ledger, project
 from ltgc.clients.budget import Budget
 from ltgc.clients.database import Database
-from ltgc.clients.diffusers_painter import DiffusersPainter
 from ltgc.clients.painter import Drawing
-from ltgc.clients.store import Store
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.pins import fingerprint
-from ltgc.pipeline.settings.servers import BudgetSettings, Price, T2ISettings
+from ltgc.pipeline.settings.servers import BudgetSettings, Price
 
 pytest.importorskip("diffusers")
+from diffusers import StableDiffusionPipeline
+from helpers.local_drawing import draw, lines, section
 from helpers.random_diffusers import save_lora, save_pipeline
 
-SLUG = "0000-rose"
 ROSES = [(f"a rose, {colour}", seed) for seed, colour in enumerate(["red", "white", "pink", "yellow", "dark red"])]
 
 
@@ -35,38 +33,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_pipeline(tmp_path_factory.mktemp("pipeline"))
 
 
-def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
-    values = {
-        "backend": "diffusers", "base_url": "embedded", "model": model, "api_key_env": "NO_SUCH_KEY", "size": size,
-        "send_seed": True, "seed": 0, "timeout": 5, "retries": 0, "concurrency": 1,
-    }  # fmt: skip
-    settings = {"dtype": "float32", "device": "cpu", "steps": 2, "guidance": 5.0} | diffusers
-    return T2ISettings.model_validate(values | {"diffusers": settings})
-
-
-def draw(
-    settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
-) -> list[Drawing]:
-    os.environ["LTGC_CACHE"] = f"{folder} pool"  # the fixture pool_folder sets it back
-
-    async def all_of_them() -> list[Drawing]:
-        with Store(folder, [settings], budget) as store:
-            async with DiffusersPainter(settings, store) as painter:
-                return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in items))
-
-    return asyncio.run(all_of_them())
-
-
 def pixels(drawing: Drawing) -> np.ndarray:
     assert drawing.image is not None
     return np.asarray(Image.open(io.BytesIO(drawing.image))).astype(int)
-
-
-def lines(folder: Path) -> list[dict]:
-    """All replies in the pool of the folder."""
-    return [
-        json.loads(reply) for (reply,) in Database(Path(f"{folder} pool"), "").rows("SELECT reply FROM replies")
-    ]
 
 
 def spent(folder: Path, prices: Budget) -> tuple[int, float | None]:
@@ -76,15 +45,33 @@ def spent(folder: Path, prices: Budget) -> tuple[int, float | None]:
     return line.calls, line.usd
 
 
-def test_one_seed_is_one_image_to_the_byte_in_one_batch_and_to_a_grey_level_in_any_other(pipeline, tmp_path):
-    first = draw(section(pipeline), tmp_path / "a", *ROSES)
-    assert draw(section(pipeline), tmp_path / "b", *ROSES) == first
+@pytest.fixture
+def floats(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[bytes]]:
+    """For each prompt, the images that diffusers gave, before they are rounded to 8 bits."""
+    given: dict[str, set[bytes]] = defaultdict(set)
+    call = StableDiffusionPipeline.__call__
+
+    @functools.wraps(call)
+    def noting(*args: Any, **options: Any) -> Any:
+        drawn = call(*args, **options)
+        for prompt, image in zip(options["prompt"], drawn.images, strict=True):
+            given[prompt].add(image.tobytes())
+        return drawn
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", noting)
+    return given
+
+
+def test_one_seed_is_one_image_to_the_last_bit_whatever_is_in_its_batch(pipeline, tmp_path, floats):
+    settings = section(pipeline, batch_size=4)
+    first = draw(settings, tmp_path / "a", *ROSES)
     assert pixels(first[0]).shape == (16, 16, 3) and pixels(first[0]).std() > 10
     assert len({drawing.image for drawing in first}) == 5
-    for size in (1, 2):
-        others = draw(section(pipeline, batch_size=size), tmp_path / f"of {size}", *reversed(ROSES))
-        for one, other in zip(first, reversed(others), strict=True):
-            assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    assert draw(settings, tmp_path / "b", *reversed(ROSES)) == first[::-1]
+    assert draw(settings, tmp_path / "c", ROSES[2]) == first[2:3]
+    assert [len(images) for images in floats.values()] == [1] * 5
+    for one, other in zip(first, draw(section(pipeline, batch_size=1), tmp_path / "d", *ROSES), strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
 
 
 def test_what_is_stored_is_not_drawn_again_and_needs_no_model_where_it_is_pinned(pipeline, tmp_path):
@@ -115,7 +102,7 @@ def test_everything_that_determines_an_image_makes_it_another_one_in_the_store(p
     drawn = [draw(section(pipeline, **other), tmp_path / "store", *ROSES[:1])[0] for other in others]
     assert len({drawing.image for drawing in drawn}) == len(lines(tmp_path / "store")) == len(others)
     assert pixels(drawn[-1]).shape == (16, 24, 3)  # width x height
-    same = section(pipeline, batch_size=2, wait=0.0, vae_slicing=True)
+    same = section(pipeline, batch_size=3, wait=0.0, vae_slicing=True)
     assert draw(same, tmp_path / "store", *ROSES[:1]) == drawn[:1]
 
 
@@ -167,7 +154,7 @@ def test_a_prompt_that_is_too_long_is_cut_before_a_feature_and_says_so(pipeline,
         ({"variant": "fp16"}, "t2i.model .*variant=fp16"),
         ({"offload": "model"}, r"diffusers\.offload: there is no GPU"),
         ({"size": "17x16"}, "divisible by 8"),
-        ({"size": "20000000x20000000", "vae_tiling": True}, r"out of memory drawing 1 x .* set .*offload: model"),
+        ({"size": "20000000x20000000", "vae_tiling": True}, r"out of memory drawing 2 x .* set .*offload: model"),
         ({"lora": {"path": "nowhere"}}, r"lora\.path: nowhere: name one \.safetensors file; found nothing"),
         ({"model": "org/name"}, r"revision: org/name is not pinned; set the commit that https://"),
         ({"model": "nowhere"}, r"t2i\.model: 'nowhere' is no folder and no hub name"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ltgc.clip.detection import BATCH, REAL_IMAGES, Absolute, Filter, real_images
 from ltgc.clip.encoder import Clip
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.data import images
 from ltgc.pipeline.artifacts.dataset import ImageRecord
 from ltgc.pipeline.errors import LTGCError
@@ -74,7 +74,9 @@ def absolute(settings: FilterSettings, clip: Clip) -> Filter[float]:
 
 
 def score(scorer: Filter[float], label: int, data: bytes) -> tuple[float, float]:
-    return asyncio.run(scorer.score(Subject(label), data))
+    found = asyncio.run(scorer.score(Subject(label), data))
+    assert found.score is not None and found.threshold is not None
+    return found.score, found.threshold
 
 
 def test_cosine_holds_s_against_mu_less_the_offset(clip, pictures):
@@ -128,7 +130,7 @@ def test_scores_of_concurrent_graphs_do_not_depend_on_how_they_were_gathered(cli
 
     async def together(order: list[int]) -> dict[int, float]:
         scores = await asyncio.gather(*(scorer.score(Subject(labels[i]), pictures[i]) for i in order))
-        return {i: s for i, (s, _) in zip(order, scores, strict=True)}
+        return {i: found.score for i, found in zip(order, scores, strict=True)}
 
     for order in (list(range(40)), list(reversed(range(40))), list(range(39, 2, -3))):
         found = asyncio.run(together(order))
@@ -164,7 +166,7 @@ def test_an_image_that_cannot_be_read_fails_its_own_graph_and_no_other(clip, pic
 
     bad, good = asyncio.run(at_once())
     assert isinstance(bad, images.BadImage)
-    assert good[1] == 0.3
+    assert isinstance(good, Score) and good.threshold == 0.3
 
 
 def test_a_real_image_that_is_bad_or_missing_is_named(clip, tmp_path):

@@ -112,6 +112,7 @@ def test_a_gpu_is_only_missed_where_one_is_asked_for(clone):
     assert "train.device: cuda, but torch" in fails("device", train__device="cuda")
     local = {"t2i__backend": "diffusers", "t2i__diffusers__device": "cuda"}
     assert "t2i.diffusers.device: cuda" in fails("device", **local)
+    assert "no GPU" in check("device", **local, t2i__diffusers__cluster="auto")
 
 
 def pipeline(folder: Path, numbers: int) -> Path:

@@ -6,11 +6,11 @@ import pytest
 import yaml
 from helpers import finished_pipeline
 
-from ltgc.commands import estimate
+from ltgc.commands import estimate, gpu_hours
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 
-SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices")
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def test_the_estimate_follows_from_the_class_counts_and_the_target(world):
     more = costs(extend={"target": 40})
     assert more["generate"].images > 2 * bill["generate"].images
     assert more["extend"].prompt_tokens > bill["extend"].prompt_tokens
+
+
+def test_the_scorer_ask_costs_a_call_to_the_vision_model_for_each_drawing(world):
+    without = costs()["generate"]
+    asking = costs(filter={"scorer": "ask", "threshold": 1.0}, vision={"model": "gpt-6-luna"})["generate"]
+    assert asking.images == without.images and without.usd == 0
+    assert asking.calls - without.calls == pytest.approx(without.images * estimate.REPLIES_AN_IMAGE)
+    assert asking.prompt_tokens - without.prompt_tokens > 1229 * without.images  # the drawings are looked at
+    assert asking.usd and asking.usd > 0
 
 
 def test_asking_for_the_class_costs_the_list_of_all_classes_with_each_image(world):
@@ -86,3 +95,22 @@ def test_size_and_quality_thinking_and_flex_are_in_the_bill(world):
     assert thinks.reasoning_tokens == thinks.completion_tokens - plain.completion_tokens == 300 * plain.calls
     flex = costs(llm={"model": "gpt-6-luna", "reasoning_effort": "none", "service_tier": "flex", "timeout": 900})
     assert flex["extend"].usd == pytest.approx(plain.usd / 2)
+
+
+def test_gpu_hours_follow_from_a_rate_that_is_given_or_measured(world, capsys):
+    bill = costs(t2i={"backend": "diffusers"}, train={"own": {"clip_finetune": {"steps_factor": 2.0}}})
+    settings = params.load("train", "methods", "seeds")
+    trained = [method for method in settings.methods if not method.startswith("clip_zero_shot")]
+    runs = (len(trained) + ("clip_finetune" in trained)) * len(settings.seeds)  # it takes twice the steps
+    images = runs * settings.train.steps * settings.train.batch_size
+
+    estimate.main(drawing_rate=0.01)
+    printed = capsys.readouterr().out
+    assert f"Drawing: {bill['generate'].images / 36:.1f} GPU-hours" in printed
+    assert "GPU-hours of training: run `ltgc bench --gpu`, or give --training-rate." in printed
+
+    files.write_json(gpu_hours.BENCH, {"device": "x", "training": {"images_per_second": 0.5, "of": "a slow GPU"}})
+    estimate.main()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"({images:,} images trained at 0.5 a second" in printed
+    assert "a slow GPU" in printed and "GPU-hours of drawing: run" in printed

@@ -20,11 +20,14 @@ from helpers.paths import ROOT
 from langchain_openai import ChatOpenAI
 from PIL import Image
 
-from embedded import endpoint, field_guide, truth, words
+from embedded import endpoint, field_guide, truth, words, yes_no
 from embedded.captions import OPTIONS, caption, codes, near_neighbour, random_flower
 from embedded.pretrain import text_features, zero_shot
 from embedded.wildflowers import AXES, SCENES, load_species, photos
 from embedded.wildflowers.dataset import encoded
+from graphs import prompts
+from graphs.parse.reply import Unusable
+from graphs.parse.yes_no import parse_answers
 
 WORLD = ROOT / "embedded" / "wildflowers"
 
@@ -145,6 +148,30 @@ def test_langchain_chat_model_asks_about_an_image(url, world):
     reply = ChatOpenAI(base_url=url, api_key="none", model="field-guide", seed=1).invoke([("user", content)])
     assert {"form", "colour", "scene"} <= words.read(reply.text).keys()
     assert reply.usage_metadata["total_tokens"] > 0
+
+
+def test_the_vision_model_tells_features_that_a_drawing_has_from_others(client):
+    rng = np.random.default_rng(0)
+    right = []
+    for _ in range(6):
+        flower = random_flower(rng)
+        other = "white" if flower.colour != "white" else "blue"
+        # What is there, and the same in a colour that is not.
+        asked = [words.put(values, rng, ["colour"]) for values in (vars(flower), vars(flower) | {"colour": other})]
+        url = f"data:image/png;base64,{base64.b64encode(encoded(flower, rng)).decode()}"
+        for number in range(1, 6):
+            (question,) = prompts.load("ask_features").ask_features(asked, url, None, number)
+            reply = ask(client, question.content, seed=number).choices[0].message.content
+            try:
+                right.append(parse_answers(reply, 2) == [True, False])
+                break
+            except Unusable:  # now and then it forgets what it was asked for
+                continue
+    assert len(right) == 6 and sum(right) >= 5
+    kinds = field_guide.species()
+    looks = {name: kind.sample(rng, common_only=True) for name, kind in kinds.items()}
+    assert all(yes_no.shows(flower, name) for name, flower in looks.items())
+    assert not any(yes_no.shows(looks[kind.sibling], name) for name, kind in kinds.items())
 
 
 def test_the_vision_model_sees_pixels_and_no_metadata(client, world):

@@ -117,7 +117,7 @@ def test_the_controls_speak_of_no_rivals_and_of_random_ones(world):
 
 
 def test_the_estimate_counts_the_rounds_and_a_class_that_is_gone_is_named(world, capfd):
-    sections = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "ask", "prices")
+    sections = params.load("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices")
     classes = files.read_csv(CLASSES, ClassRecord)
     before = estimate.estimate(sections, classes)
     files.write_jsonl(RIVALS, [Feedback(round=1, class_name=name, descriptions=30, rivals=["rose"])

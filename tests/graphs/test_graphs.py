@@ -29,7 +29,7 @@ from ltgc.clients.chat import Chat
 from ltgc.clients.painter import Drawing
 from ltgc.clients.start import Start
 from ltgc.clients.store import Store
-from ltgc.clip.subject import Subject
+from ltgc.clip.subject import Score, Subject
 from ltgc.data.images import ImageFile
 from ltgc.pipeline.artifacts.dataset import ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import ExtendedDescription
@@ -394,8 +394,8 @@ class Painter:
 class Scorer:
     """The more stars a prompt has, the better."""
 
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
-        return float(image.count(b"star")), 2.0
+    async def score(self, subject: Subject, image: bytes) -> Score:
+        return Score(float(image.count(b"star")), 2.0)
 
 
 START = "A photo of the class rose, petals in rain."
@@ -447,9 +447,9 @@ def test_what_starts_from_a_photo_is_held_against_its_class_alone_until_nothing_
     script.replies = [better(2), better(2)]
     judged: list[str | None] = []
 
-    async def score(self, subject: Subject, image: bytes) -> tuple[float, float]:
+    async def score(self, subject: Subject, image: bytes) -> Score:
         judged.append(subject.features)
-        return float(image.count(b"star")), 2.0
+        return Score(float(image.count(b"star")), 2.0)
 
     for strength in (0.5, 1.0):
         start = Start("rose/1.png", ImageFile("rose/1.png"), strength)

@@ -1,6 +1,7 @@
 """A small CLIP with random weights and a small data set around it, for tests of training and evaluation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from ltgc.pipeline.artifacts.dataset import (
     Split,
     class_slug,
 )
-from ltgc.pipeline.artifacts.descriptions import TEMPLATES, ClassTemplate
+from ltgc.pipeline.artifacts.descriptions import (
+    EXISTING,
+    EXTENDED,
+    TEMPLATES,
+    ClassTemplate,
+    ExistingDescription,
+    ExtendedDescription,
+)
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
 from ltgc.pipeline.settings.clip import ClipSettings
 
@@ -109,6 +117,8 @@ def world(root: Path, clip_name: str, generated: bool = True, **train: Any) -> N
     files.write_records_csv(root / MANIFEST, images, ImageRecord)
     files.write_records_csv(root / CLASSES, classes, ClassRecord)
     files.write_jsonl(root / TEMPLATES, templates)
+    files.write_jsonl(root / EXISTING, [])
+    files.write_jsonl(root / EXTENDED, [])
     files.write_jsonl(root / ATTEMPTS, attempts)
     files.write_records_csv(root / DROPPED, [], Contamination)
 
@@ -135,4 +145,44 @@ def attempt(id: str, label: int, image: str, verdict: Any) -> Attempt:
         verdict=verdict,
         refines=None,
         reason=None,
+    )
+
+
+def descriptions(
+    root: Path, existing: Sequence[tuple[int, str | None, bool]], extended: Sequence[str], photo: str = "x.png"
+) -> None:
+    """existing: label, description, kept; extended: of class 2, each followed by one that was dropped."""
+    files.write_jsonl(
+        root / EXISTING,
+        [
+            ExistingDescription(
+                label=label,
+                class_name=NAMES[label],
+                image=photo,
+                description=text,
+                features=None,
+                scene=None,
+                kept=kept,
+                reason=None if kept else "refused",
+                replies=1,
+            )
+            for label, text, kept in existing
+        ],
+    )
+    files.write_jsonl(
+        root / EXTENDED,
+        [
+            ExtendedDescription(
+                label=2,
+                class_name=NAMES[2],
+                index=index,
+                round=1,
+                description=text if index % 2 == 0 else "a thing to be dropped",
+                features=None,
+                scene=None,
+                kept=index % 2 == 0,
+                reason=None if index % 2 == 0 else "repeats",
+            )
+            for index, text in enumerate(text for text in extended for _ in range(2))
+        ],
     )

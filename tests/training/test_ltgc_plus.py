@@ -21,6 +21,7 @@ from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import interpolation, probe
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
+from ltgc.training.phases import classification
 from ltgc.training.plan import TrainingSet, make_plan
 from ltgc.training.priors import source_priors
 from ltgc.training.transfer import drawings_weight
@@ -96,7 +97,7 @@ def test_adjusted_logits_of_a_photo_know_how_rare_photos_of_its_class_are_and_dr
     with torch.no_grad():
         logits = classifier(IMAGES[plan.i[0]])
     loss = F.cross_entropy(logits + rows[photos], LABELS[plan.i[0]]).item()
-    curve = train(classifier, plan, DATA, run, source_priors=rows)
+    curve = train(classifier, plan, DATA, run, objective=classification(source_priors=rows))
     assert curve[0]["loss"] == pytest.approx(loss, rel=1e-3)
     assert loss != pytest.approx(F.cross_entropy(logits, LABELS[plan.i[0]]).item(), rel=1e-3)
 

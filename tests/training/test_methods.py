@@ -1,6 +1,6 @@
 """Methods and heads: a recipe's own settings, what the head starts from, and test-time ensembling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from helpers.paths import ROOT
-from helpers.training_world import COUNTS, NAMES
+from helpers.training_world import COUNTS, NAMES, descriptions
 
 from ltgc.classifier.inference import ensembled, predict
 from ltgc.classifier.network import Classifier, load_classifier
@@ -17,7 +17,6 @@ from ltgc.clip import pixels
 from ltgc.clip.encoder import Clip
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import MANIFEST, class_slug
-from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS, Method, TrainSettings
@@ -97,44 +96,6 @@ def test_the_switch_ensembles_every_method(root: Path) -> None:
 
 
 # --- heads ----------------------------------------------------------------------------------------------
-
-
-def descriptions(root: Path, existing: Sequence[tuple[int, str | None, bool]], extended: Sequence[str]) -> None:
-    """existing: label, description, kept; extended: of class 2, each followed by one that was dropped."""
-    files.write_jsonl(
-        root / EXISTING,
-        [
-            ExistingDescription(
-                label=label,
-                class_name=NAMES[label],
-                image="x.png",
-                description=text,
-                features=None,
-                scene=None,
-                kept=kept,
-                reason=None if kept else "refused",
-                replies=1,
-            )
-            for label, text, kept in existing
-        ],
-    )
-    files.write_jsonl(
-        root / EXTENDED,
-        [
-            ExtendedDescription(
-                label=2,
-                class_name=NAMES[2],
-                index=index,
-                round=1,
-                description=text if index % 2 == 0 else "a thing to be dropped",
-                features=None,
-                scene=None,
-                kept=index % 2 == 0,
-                reason=None if index % 2 == 0 else "repeats",
-            )
-            for index, text in enumerate(text for text in extended for _ in range(2))
-        ],
-    )
 
 
 def test_a_head_of_descriptions_is_their_mean_and_the_template_where_there_are_none(

@@ -28,8 +28,9 @@ from ltgc.training.methods import METHODS
 from ltgc.training.plan import Plan, TrainingSet, make_plan
 from stages.train import main as train_stage
 
-# By method: where x_i comes from, whether its classes are balanced, and where x_j comes from (DESIGN §8).
-EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
+# By method: where x_i comes from, whether its classes are balanced (0.5: half way, by square roots), and where x_j
+# comes from (DESIGN §8).
+EXPECTED: dict[Method, tuple[str, float, str | None] | None] = {
     "clip_zero_shot": None,
     "clip_zero_shot_names": None,
     "clip_finetune": ("original", False, None),
@@ -45,6 +46,12 @@ EXPECTED: dict[Method, tuple[str, bool, str | None] | None] = {
     "discl": ("both", True, None),
     "lift_plus": ("original", False, None),
     "ltgc_lift_plus": ("original", True, "generated"),
+    "lpt": ("original", True, None),
+    "ltgc_lpt": ("both", True, None),
+    "vl_ltr": ("original", 0.5, None),
+    "ltgc_vl_ltr": ("both", 0.5, None),
+    "rac": ("original", False, None),
+    "ltgc_rac": ("both", False, None),
 }
 TRAINED = [method for method, recipe in METHODS.items() if recipe.i]
 ORIGINAL = [0] * 70 + [1] * 20 + [2] * 10
@@ -90,7 +97,8 @@ def test_each_method_draws_from_its_data_with_its_sampling(method: Method) -> No
     assert set(plan.i.flatten().tolist()) == POOLS[pool_i]
     shares = torch.bincount(LABELS[plan.i].flatten()) / 6000
     natural = torch.bincount(LABELS[list(POOLS[pool_i])]) / len(POOLS[pool_i])
-    torch.testing.assert_close(shares, torch.full((3,), 1 / 3) if balanced else natural, rtol=0, atol=0.03)
+    wanted = natural ** (1 - balanced)
+    torch.testing.assert_close(shares, wanted / wanted.sum(), rtol=0, atol=0.03)
     if pool_j is None:
         assert plan.j is None and plan.lam is None
         assert plan.images_seen == 6000
@@ -364,8 +372,7 @@ def test_without_generated_images_a_method_runs_on_the_originals_or_says_why_not
         assert set(files(root / f"models/{method}/0")) == {"run.json"}
         assert files(root / f"plots/curves/{method}/0") == {}
     else:
-        factor = 3 if method in ("balanced_photos", "ltgc_plus") else 1
-        assert run["skipped"] is None and run["steps"] == 4 * factor
+        assert run["skipped"] is None and run["steps"] == settings().of(method).steps
 
 
 def test_a_data_set_without_validation_split_trains_without_validation_accuracy(

@@ -41,7 +41,7 @@ CHECKS: dict[str, Callable[[Params], str]] = {
 TRIALS: dict[str, Callable[[Params], str]] = {f"try {name}": partial(trial.ask, name) for name in SERVERS}
 SECTIONS = (
     *("data", "servers", "llm", "vision", "t2i", "clip"),
-    *("extend", "templates", "train", "evaluate", "ask", "budget", "prices"),
+    *("extend", "templates", "filter", "train", "evaluate", "ask", "budget", "prices"),
 )
 
 

@@ -43,7 +43,7 @@ def _installed(need: Requirement) -> bool:
 def device(settings: Params) -> str:
     """torch sees the machine's GPU, and a GPU where params.yaml asks for one."""
     asked = {"train.device": settings.train.device, "evaluate.device": settings.evaluate.device}
-    if settings.t2i.backend == "diffusers":
+    if models.draws_here(settings.t2i):
         asked["t2i.diffusers.device"] = settings.t2i.diffusers.device
     built = f"torch {torch.__version__}"
     if torch.cuda.is_available():
@@ -64,7 +64,7 @@ def memory(settings: Params) -> str:
     folder = Path(settings.clip.model.partition(":")[2])
     if settings.clip.model.startswith("local-dir:") and folder.is_dir():
         needed["CLIP"] = models.parameters(folder) * BYTES["float32"]
-    t2i = models.local_weights(settings.t2i) if settings.t2i.backend == "diffusers" else None
+    t2i = models.local_weights(settings.t2i) if models.draws_here(settings.t2i) else None
     if t2i:
         sizes = [models.parameters(model) for model in t2i.iterdir() if model.is_dir()]
         # Offloading keeps one of the pipeline's models on the GPU at a time; sequentially, one layer.

@@ -11,7 +11,7 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import constants
 
-from ltgc.clients import diffusers_painter
+from ltgc.clients import diffusers_painter, ray_pipelines
 from ltgc.clip.weights import locate_clip
 from ltgc.pipeline import pins
 from ltgc.pipeline.errors import LTGCError
@@ -43,6 +43,8 @@ def t2i_model(settings: Params) -> str:
     section = settings.t2i
     if section.backend == "openai":
         return "not needed: a server draws"
+    if section.diffusers.cluster:
+        ray_pipelines.ray_library()
     with console.capture():  # it prints the pin, too
         revision, _ = diffusers_painter.identity(section)
     weights = local_weights(section)
@@ -55,6 +57,11 @@ def t2i_model(settings: Params) -> str:
     if section.diffusers.revision is None:
         return f"{section.model} is there, but not pinned: t2i.diffusers.revision: {revision}"
     return f"{section.model} is there"
+
+
+def draws_here(section: T2ISettings) -> bool:
+    """Whether this machine's own device draws."""
+    return section.backend == "diffusers" and not section.diffusers.cluster
 
 
 def local_weights(section: T2ISettings) -> Path | None:

@@ -146,7 +146,9 @@ def _template(t: ClassTemplate) -> Doubt:
 def _drawing(made: Made, a: Attempt) -> Doubt:
     image = a.image or ""
     score = "" if a.score is None or a.threshold is None else f", {a.score:.3f} against {a.threshold:.3f}"
-    return Doubt("drawing", a.class_name, made.hash(image), f"{a.verdict}{score}", a.prompt, [image])
+    unseen = [feature for feature, seen in (a.answers or {}).items() if not seen]
+    why = f"{a.verdict}{score}" + (f"; not seen: {'; '.join(unseen)}" if unseen else "")
+    return Doubt("drawing", a.class_name, made.hash(image), why, a.prompt, [image])
 
 
 def _words(reason: str | None) -> str:

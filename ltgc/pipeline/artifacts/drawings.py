@@ -43,6 +43,8 @@ class Attempt(Record):
     # Of a drawing that starts from a photo (t2i.start_strengths); otherwise not written.
     photo: str | None = Field(default=None, exclude_if=lambda photo: photo is None)  # ImageRecord.path
     strength: float | None = Field(default=None, exclude_if=lambda strength: strength is None)
+    # Of the scorer `ask`: feature -> whether the vision model sees it. Left out of the file where there is none.
+    answers: dict[str, bool] | None = Field(default=None, exclude_if=lambda answers: answers is None)
 
 
 def attempt_id(slug: str, index: int, round: int) -> str:

@@ -14,6 +14,7 @@ ReplyReason = Literal[
     "has_scene",
     "unknown_class",
     "several_classes",
+    "unanswered",
 ]
 HTTPReason = NewType("HTTPReason", str)  # "http_500": every status of an HTTP error is a word of its own
 # Of a request.

@@ -14,10 +14,11 @@ class ClipSettings(Section):
 
 
 class FilterSettings(Section):
-    scorer: Literal["contrast", "cosine", "probability", "percentile"]
+    scorer: Literal["contrast", "cosine", "probability", "percentile", "ask"]
     threshold: float
     offset: float
     wait: Annotated[float, Field(ge=0, le=1)] = 0.005
+    tries: Annotated[int, Field(ge=1)] = 3
     max_refinements: Count
     text: Literal["templates", "class_names"]
 
@@ -28,6 +29,7 @@ class FilterSettings(Section):
             "cosine": (-1.0, 2.0),
             "probability": (0.0, 1.0),
             "percentile": (0.0, 100.0),
+            "ask": (0.0, 1.0),
         }[self.scorer]
         if not low <= self.threshold <= high:
             raise ValueError(f"threshold {self.threshold} is outside [{low}, {high}] of the {self.scorer} scorer")

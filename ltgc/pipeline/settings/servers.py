@@ -142,8 +142,9 @@ class DiffusersLoraSettings(Section):
 
 
 class DiffusersSettings(Section):
-    """A text-to-image pipeline on this machine."""
+    """A text-to-image pipeline on the GPUs of this machine or of a Ray cluster."""
 
+    cluster: Annotated[str, Field(min_length=1)] | None = None
     revision: Revision | None = None
     variant: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"

@@ -22,6 +22,12 @@ Method = Literal[
     "discl",
     "lift_plus",
     "ltgc_lift_plus",
+    "lpt",
+    "ltgc_lpt",
+    "vl_ltr",
+    "ltgc_vl_ltr",
+    "rac",
+    "ltgc_rac",
 ]
 # Methods that are trained on photos alone, or on nothing (ltgc/training/methods.py).
 WITHOUT_DRAWINGS: tuple[Method, ...] = (
@@ -31,6 +37,9 @@ WITHOUT_DRAWINGS: tuple[Method, ...] = (
     "balanced_photos",
     "lift",
     "lift_plus",
+    "lpt",
+    "vl_ltr",
+    "rac",
 )
 
 
@@ -43,6 +52,10 @@ class LoraSettings(Section):
 
 class AdaptFormerSettings(Section):
     bottleneck: Positive
+
+
+class PromptsSettings(Section):
+    length: Positive
 
 
 class LossSettings(Section):
@@ -79,9 +92,10 @@ class TrainSettings(Section):
     weight_decay: float = Field(ge=0)
     grad_clip: float = Field(ge=0)
     beta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    tuning: Literal["lora", "adaptformer", "linear_probe", "full"]
+    tuning: Literal["lora", "adaptformer", "prompts", "linear_probe", "full"]
     lora: LoraSettings
     adaptformer: AdaptFormerSettings
+    prompts: PromptsSettings
     head: Literal["cosine", "linear"]
     head_init: Literal["templates", "class_names", "descriptions", "class_means", "random"]
     probe_first: bool
