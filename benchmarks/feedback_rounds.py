@@ -36,9 +36,11 @@ from scipy.stats import spearmanr
 
 from ltgc.commands import feedback
 from ltgc.data import images
+from ltgc.data.roots import image_file, image_root
 from ltgc.data.truth import DrawingTruth, known_truth
 from ltgc.evaluation import uncertainty
-from ltgc.pipeline import files, side_folder
+from ltgc.pipeline import files, params, side_folder
+from ltgc.pipeline.artifacts.dataset import MANIFEST, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
 from ltgc.pipeline.artifacts.feedback import RIVALS, Feedback
@@ -210,7 +212,25 @@ def drawn_world(folder: Path, style: str | None, generation: int) -> dict[str, A
     with chdir(base):
         for stage in (extend, templates, generate):
             stage.main()
-    return measure(folder, changes, truth)
+    found = measure(folder, changes, truth)
+    with chdir(base):
+        found["foretold"]["ambiguous"] = ambiguous(Row(), truth)
+    return found
+
+
+def ambiguous(before: Row, truth: DrawingTruth) -> float:
+    """The share of the tail classes' wrong test images that could as well be of the class they were taken for."""
+    classes = {c.label: c for c in before.classes}
+    settings = params.load("data.source", "data.root", "data.images", "extend.target")
+    of_path = {image.path: image for image in files.read_csv(MANIFEST, ImageRecord)}
+    root = image_root(settings.data)
+    wrong = [p for p in before.predictions if p.label != p.prediction]
+    wrong = [p for p in wrong if classes[p.label].train < settings.extend.target]
+    could_be = [
+        bool(truth.represents(images.read(image_file(root, of_path[p.path])), classes[p.prediction].class_name))
+        for p in wrong
+    ]
+    return round(float(np.mean(could_be)), 3)
 
 
 def photos_world(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

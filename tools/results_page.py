@@ -171,12 +171,14 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     told = {key: statistics.fmean(run["foretold"][key] for run in runs) for key in runs[0]["foretold"]}
     count = f"{len(runs)} generation{'s' if len(runs) > 1 else ''}"
     headings = ["calls", "drawings", "accepted", "1,000 tokens", "right", "apart", "All", "Few"]
-    return (
-        f"**{spoken(name)}**, {count}\n\n{markdown('', headings, rows)}\n"
-        f"{markdown('points', ['All', 'Few'], less)}\n"
-        f"Of {told['errors']:.0f} wrong test images of the classes of round 1 {percent(told['by_rivals'])} "
-        f"were taken for a rival that it names; rank correlation of need and error {told['need_and_error']:.2f}.\n"
-    )
+    lines = [
+        f"Of {told['errors']:.0f} wrong test images of its classes {percent(told['by_rivals'])} were taken for a "
+        "rival that the first round names.",
+        *(f"{percent(told[k])} could be of the class they were taken for." for k in told if k == "ambiguous"),
+        f"Rank correlation of need and error: {told['need_and_error']:.2f}.",
+    ]
+    tables = [markdown("", headings, rows), markdown("points", ["All", "Few"], less), " ".join(lines) + "\n"]
+    return "\n".join([f"**{spoken(name)}**, {count}\n", *tables])
 
 
 def over_generations(differences: Sequence[Mapping[str, float]]) -> Statistic:
