@@ -1,25 +1,21 @@
 """The whole pipeline in the shape of ImageNet-LT or iNaturalist 2018: what each stage needs, and how that grows.
 
-    python benchmarks/imagenet_lt.py imagenet_lt thin      # 250, 500 and 1,000 classes with 1/60 of their images
-    python benchmarks/imagenet_lt.py imagenet_lt whole     # 5 and 10 of the 1,000 classes, as large as they are
-    python benchmarks/imagenet_lt.py imagenet_lt full      # all classes and images, 30 s a stage at most
+    python benchmarks/imagenet_lt.py imagenet_lt thin      # 250, 500 and 1,000 classes with 1/30 of their images
+    python benchmarks/imagenet_lt.py imagenet_lt whole     # 10 and 20 of the 1,000 classes, as large as they are
     python benchmarks/imagenet_lt.py inat2018 thin 1/2 1   # other shares of the classes
-    python benchmarks/imagenet_lt.py inat2018 full report  # some of the stages
 
 The servers answer at once and run in a process of their own, which is not counted; images have 8 x 8 pixels, CLIP
 20,000 random parameters. So what is measured is the pipeline itself, its clients, graphs, stores, lists and files,
 and not the models. Calls are replies and drawings.
-thin, whole: stage after stage on what the one before made. "Growth" is the computing that a class more takes
+Stage after stage on what the one before made. "Growth" is the computing that a class more takes
 between the two largest sizes, divided by that between the two smallest: 1 where a class costs the same among
 many, 2 where its cost doubles with the number of classes. "For all" continues the line through the two sizes.
-What was measured is kept in rehearsal.jsonl, stage by stage, and not measured again while that is there.
-full: each stage on artifacts as large as the data set's, which benchmarks/filled_world.py writes. A stage that is
-stopped after 30 s of computing leaves them as they are; its computing a call is to be held against that of whole.
+What was measured is kept in rehearsal.jsonl, and not measured again while that is there. For memory at the full
+size see benchmarks/full_size.py.
 """
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -41,18 +37,15 @@ from rich.table import Table
 
 STAGES = ["code", "prepare", "describe", "extend", "templates", "generate", "quality", "train", "evaluate", "ask",
           "loops", "compare", "report"]  # fmt: skip
-# What compare and report need is not filled in.
-UNLIMITED = {"train", "evaluate"}
-SECONDS = 30  # of computing, of a stage of full
-STEPS = 50  # of training; of full 2, as each is followed by the whole validation split
+STEPS = 50  # of training
 RESULTS = Path("rehearsal.jsonl")
 LIMIT = 2000  # MB
-THIN = {"imagenet_lt": 60, "inat2018": 50}  # images of a class, divided by
+THIN = {"imagenet_lt": 30, "inat2018": 50}  # images of a class, divided by
 FRACTIONS = {
     ("imagenet_lt", "thin"): ("1/4", "1/2", "1"),
-    ("imagenet_lt", "whole"): ("1/200", "1/100"),
-    ("inat2018", "thin"): ("1/16", "1/8", "1/4"),
-    ("inat2018", "whole"): ("1/400", "1/200"),
+    ("imagenet_lt", "whole"): ("1/100", "1/50"),
+    ("inat2018", "thin"): ("1/4", "1/2", "1"),
+    ("inat2018", "whole"): ("1/200", "1/100"),
 }  # of the classes
 console = Console(width=115)
 
@@ -64,24 +57,17 @@ class Usage(NamedTuple):
     files: int  # open at once
     disk: float  # MB more than before
     calls: int
-    stopped: bool
 
 
-def main(shape: str, how: str, *chosen: str) -> None:
-    """chosen: of full which stages, of the others which shares of the classes."""
+def main(shape: str, how: str, *fractions: str) -> None:
     world, thin = SHAPES[shape], THIN[shape] if how == "thin" else 1
-    shares = ["1"] if how == "full" else chosen or FRACTIONS[shape, how]
-    sizes = [round(world.classes * Fraction(share)) for share in shares]
+    sizes = [round(world.classes * Fraction(share)) for share in fractions or FRACTIONS[shape, how]]
     for classes in sizes:
-        wanted = chosen if how == "full" and chosen else STAGES
-        stages = [stage for stage in wanted if stage not in known(shape, how).get(classes, {})]
-        if not stages:
+        if len(known(shape, how).get(classes, {})) == len(STAGES):
             continue
-        stages = stages if how == "full" else STAGES  # which need what the ones before made
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
-            target = prepared(folder, shape, classes, thin, filled=how == "full")
-            for stage, used in rehearse(folder, target, stages, SECONDS if how == "full" else None):
+            for stage, used in rehearse(folder, prepared(folder, shape, classes, thin)):
                 with RESULTS.open("a") as file:
                     file.write(json.dumps([shape, how, classes, stage, used]) + "\n")
     measured = known(shape, how)
@@ -98,8 +84,8 @@ def known(shape: str, how: str) -> dict[int, dict[str, Usage]]:
     return found
 
 
-def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) -> int:
-    """Photos, code, CLIP and, if `filled`, the artifacts of every stage; the target K."""
+def prepared(folder: Path, shape: str, classes: int, thin: int) -> int:
+    """Photos, code and CLIP; the target K."""
     world: Shape = SHAPES[shape]
     project, target = folder / "project", max(2, world.target // thin)
     counts = [max(1, count // thin) for count in world.counts(classes)]
@@ -111,34 +97,23 @@ def prepared(folder: Path, shape: str, classes: int, thin: int, filled: bool) ->
         (project / package).symlink_to(ROOT / package)
     # In processes of their own: the peak memory of a child begins with its parent's.
     subprocess.run([sys.executable, __file__, "clip", str(folder / "clip")], check=True)
-    if filled:
-        script = ROOT / "benchmarks/filled_world.py"
-        subprocess.run([sys.executable, script, shape, str(folder)], check=True)
-    else:
-        for _ in take_photos(folder / "photos", counts, max(1, world.val // thin), max(1, world.test // thin)):
-            pass
+    take_photos(folder / "photos", counts, max(1, world.val // thin), max(1, world.test // thin))
     return target
 
 
-def rehearse(
-    folder: Path, target: int, stages: Sequence[str], seconds: float | None
-) -> Iterator[tuple[str, Usage]]:
-    """Each stage once, for at most `seconds` of computing; None: to its end."""
+def rehearse(folder: Path, target: int) -> Iterator[tuple[str, Usage]]:
+    """Every stage once."""
     project, pool = folder / "project", folder / "pool"
     with running_server() as base_url:
-        steps = 2 if seconds else STEPS
-        write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target, steps)
-        for stage in stages:
+        write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target, STEPS)
+        for stage in STAGES:
             disk, stored = on_disk(folder), calls(pool)
-            found = measure(project, stage, pool, None if stage in UNLIMITED else seconds)
+            found = measure(project, stage, pool)
             yield stage, found._replace(disk=on_disk(folder) - disk, calls=calls(pool) - stored)
-            stopped = ", stopped" if found.stopped else ""
-            console.print(
-                f"{stage}: {found.wall:.0f} s, {found.cpu:.0f} s of computing, {found.memory:,.0f} MB{stopped}"
-            )
+            console.print(f"{stage}: {found.wall:.0f} s, {found.cpu:.0f} s of computing, {found.memory:,.0f} MB")
 
 
-def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usage:
+def measure(project: Path, stage: str, pool: Path) -> Usage:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LTGC_CACHE": str(pool), "KEY": "k"}
     start, log = time.perf_counter(), project.parent / f"{stage}.log"
     with log.open("w") as output:
@@ -146,22 +121,21 @@ def measure(project: Path, stage: str, pool: Path, seconds: float | None) -> Usa
             [sys.executable, "-m", f"stages.{stage}"], cwd=project, env=environment, stdout=output, stderr=output
         )
         most, done = [0.0, 0.0], threading.Event()
-        watcher = threading.Thread(target=watch, args=(process.pid, seconds, most, done), daemon=True)
+        watcher = threading.Thread(target=watch, args=(process.pid, most, done), daemon=True)
         watcher.start()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         done.set()
         watcher.join()
-    stopped = process.returncode == 130
-    if status and not stopped:
+    if status:
         raise SystemExit(f"{stage}: {log.read_text()[-3000:]}")
     memory = max(most[0], usage.ru_maxrss * 1024 / 1e6)
     wall, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-    return Usage(wall, cpu, memory, int(most[1]), 0, 0, stopped)
+    return Usage(wall, cpu, memory, int(most[1]), 0, 0)
 
 
-def watch(pid: int, seconds: float | None, most: list[float], done: threading.Event) -> None:
-    """The most memory (MB) and open files that a process and its own have at once. Ends it after `seconds`."""
+def watch(pid: int, most: list[float], done: threading.Event) -> None:
+    """The most memory (MB) and open files that a process and its own have at once."""
     while not done.wait(0.2):
         memory = files = 0.0
         try:
@@ -171,8 +145,6 @@ def watch(pid: int, seconds: float | None, most: list[float], done: threading.Ev
                 # Forked processes share most of their memory: each counts for its share.
                 memory += (process.memory_full_info().pss if children else process.memory_info().rss) / 1e6
                 files += process.num_fds()
-            if seconds and sum(parent.cpu_times()[:4]) > seconds:
-                parent.send_signal(signal.SIGINT)
         except psutil.Error:  # it has just ended
             continue
         most[:] = [max(most[0], memory), max(most[1], files)]
@@ -198,11 +170,9 @@ def show(title: str, whole: int, sizes: Sequence[int], measured: Sequence[dict[s
     for heading in ("computing, min", "disk, GB") if extend else ():
         table.add_column(f"for all: {heading}", justify="right")
     for stage in STAGES:
-        if not all(stage in used for used in measured):
-            continue
         found = [used[stage] for used in measured]
         last = found[-1]
-        cells = [f"{last.wall:.0f}{' stopped' if last.stopped else ''}", f"{last.cpu:.0f}"]
+        cells = [f"{last.wall:.0f}", f"{last.cpu:.0f}"]
         cells += [growth(sizes, [u.cpu for u in found]), f"{last.calls:,}" if last.calls else "–", a_call(found)]
         cells += [f"{last.memory:,.0f}{' > 2 GB' if last.memory > LIMIT else ''}"]
         cells += [str(last.files), f"{last.disk:,.0f}"]

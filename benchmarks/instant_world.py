@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[1]
 SIDE = 8  # pixels
 WRONG = 0.2  # share of drawings that do not look like their class
 BATCH = 32  # of training
-Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -86,26 +85,14 @@ def ppm(name: str, key: str) -> bytes:
     return b"P6 %d %d 255\n" % (SIDE, SIDE) + pixels(name, key).tobytes()
 
 
-def class_name(label: int) -> str:
-    return f"class {label:04d}"
-
-
-def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> Iterator[tuple[str, int, Split, bytes]]:
-    """Write photos in folders of splits and classes: path, label, split and bytes of each."""
-    splits: dict[Split, Sequence[int]] = {
-        "train": counts,
-        "val": [val] * len(counts),
-        "test": [test] * len(counts),
-    }
-    for split, of_classes in splits.items():
-        for label, count in enumerate(of_classes):
-            name = class_name(label)
-            for k in range(count):
-                path, data = f"{split}/{name}/{k:04d}.ppm", ppm(name, f"{split} {name} {k}")
-                if k == 0:
-                    (root / split / name).mkdir(parents=True)
-                (root / path).write_bytes(data)
-                yield path, label, split, data
+def take_photos(root: Path, counts: Sequence[int], val: int, test: int) -> None:
+    for label, count in enumerate(counts):
+        name = f"class {label:04d}"
+        for split, number in (("train", count), ("val", val), ("test", test)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for k in range(number):
+                (folder / f"{k:04d}.ppm").write_bytes(ppm(name, f"{split} {name} {k}"))
 
 
 def write_params(project: Path, photos: Path, clip: str, base_url: str, target: int, steps: int) -> None:

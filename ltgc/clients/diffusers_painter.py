@@ -3,20 +3,21 @@
 import asyncio
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from PIL import Image
 
 from ltgc.clients import server
-from ltgc.clients.diffusers_pipeline import Painted, lora_file
+from ltgc.clients.diffusers_pipeline import Painted, Wanted, lora_file
 from ltgc.clients.ledger import Cost
 from ltgc.clients.painter import Drawing, seed_of
 from ltgc.clients.payments import AnsweredElsewhere
 from ltgc.clients.pipelines import LocalPipelines
 from ltgc.clients.ray_pipelines import RayPipelines
-from ltgc.clients.start import Start
+from ltgc.clients.start import Start, png
+from ltgc.clients.start import key as start_key
 from ltgc.clients.store import Store, key_of
 from ltgc.pipeline import pins
 from ltgc.pipeline.batching import Batcher
@@ -24,6 +25,7 @@ from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.servers import T2ISettings
 
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
+Batchers = Mapping[float | None, Batcher[Wanted, Painted]]  # by strength; None: of drawings from nothing
 
 
 class DiffusersPainter:
@@ -34,7 +36,7 @@ class DiffusersPainter:
         self._store = store
         self._identity: list[str | None] = []
         self._pipelines: LocalPipelines | RayPipelines | None = None
-        self._batches: asyncio.Task[Batcher[tuple[str, int], Painted]] | None = None
+        self._batches: asyncio.Task[Batchers] | None = None
 
     async def __aenter__(self) -> Self:
         self._identity = await asyncio.to_thread(identity, self._section)
@@ -54,10 +56,10 @@ class DiffusersPainter:
         The image depends on prompt, seed, pipeline, device and software (docs/models.md). Raises LTGCError for a
         pipeline that cannot draw.
         """
-        key, address = self._key(prompt, seed), self._section.address
+        key, address = self._key(prompt, seed, start), self._section.address
         while (stored := self._store.get(address, slug, key)) is None:
             try:
-                stored = await self._paint_and_keep(slug, key, prompt, seed)
+                stored = await self._paint_and_keep(slug, key, prompt, seed, start)
             except AnsweredElsewhere:
                 continue
             break
@@ -71,35 +73,43 @@ class DiffusersPainter:
         where = self._section.model
         server.check_failures("t2i", where, self._section.max_failed_fraction, failed, asked, what)
 
-    def _key(self, prompt: str, seed: int) -> str:
+    def _key(self, prompt: str, seed: int, start: Start | None) -> str:
         """Of everything that determines the image; not how it is batched, nor where the weights wait."""
         d = self._section.diffusers
         lora_scale = d.lora.scale if d.lora else None
         return key_of(
             "diffusers", self._section.model, *self._identity, d.variant, d.dtype, d.steps, d.guidance,
             d.negative_prompt, d.scheduler, lora_scale, d.vae_tiling, self._section.size, seed, prompt,
+            *start_key(start),
         )  # fmt: skip
 
-    async def _paint(self, prompt: str, seed: int) -> Painted:
+    async def _paint(self, prompt: str, seed: int, start: Start | None) -> Painted:
         if self._batches is None:
             self._batches = asyncio.create_task(asyncio.to_thread(self._start))
         batches = await asyncio.shield(self._batches)
-        return await batches((prompt, seed))
+        if start is None:
+            return await batches[None](Wanted(prompt, seed))
+        photo = await asyncio.to_thread(png, start, self._section.size)
+        return await batches[start.strength](Wanted(prompt, seed, photo, start.strength))
 
-    def _start(self) -> Batcher[tuple[str, int], Painted]:
+    def _start(self) -> Batchers:
         d = self._section.diffusers
         if d.cluster:
             self._pipelines = RayPipelines(self._section, d.cluster, self._identity)
         else:
             self._pipelines = LocalPipelines(self._section)
-        return Batcher(self._pipelines, d.batch_size, d.wait, self._pipelines.count)
+        pipelines = self._pipelines
+        strengths: Sequence[float | None] = self._section.start_strengths or [None]  # one for all of a batch
+        return {s: Batcher(pipelines, d.batch_size, d.wait, pipelines.count) for s in strengths}
 
-    async def _paint_and_keep(self, slug: str, key: str, prompt: str, seed: int) -> dict[str, Any]:
+    async def _paint_and_keep(
+        self, slug: str, key: str, prompt: str, seed: int, start: Start | None
+    ) -> dict[str, Any]:
         name = self._section.billed_as
         usd = self._store.budget.cost(name, images=1)
         payment = await self._store.claim(self._section.address, key, name, usd)
         async with payment.under_way():
-            painted = await self._paint(prompt, seed)
+            painted = await self._paint(prompt, seed, start)
             reply = {"model": name} | ({"cut": painted.cut} if painted.cut is not None else {})
             if painted.pixels is None:
                 cost = Cost("useless", usd, images=1)

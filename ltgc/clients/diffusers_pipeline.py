@@ -1,13 +1,15 @@
 """A text-to-image pipeline of diffusers, set up as params.yaml says."""
 
 import inspect
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ltgc.clip import texts
 from ltgc.pipeline import pins
@@ -25,8 +27,17 @@ class Painted:
     cut: str | None  # the part of the prompt that was read, where the text encoders do not read all of it
 
 
+class Wanted(NamedTuple):
+    """One drawing, before it is drawn."""
+
+    prompt: str
+    seed: int
+    photo: bytes | None = None  # an image file of the size that is drawn, which it starts from
+    strength: float | None = None  # how far it may go from the photo, in (0, 1]
+
+
 class Pipeline:
-    """A diffusers pipeline, set up as params.yaml says."""
+    """A diffusers pipeline, set up as params.yaml says; with t2i.start_strengths an image-to-image pipeline."""
 
     def __init__(self, section: T2ISettings, device: torch.device) -> None:
         """Load it onto `device`. Raises LTGCError naming the key of what is missing or does not fit."""
@@ -39,18 +50,19 @@ class Pipeline:
         _place(self._pipe, section.diffusers, device)
         self._readers = list(_readers(self._pipe, self._takes))
 
-    def __call__(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
-        """One image for each (prompt, seed), at most `batch_size` of them.
+    def __call__(self, items: Sequence[Wanted]) -> list[Painted]:
+        """One image for each, at most `batch_size` of them and all of one strength.
 
         Raises LTGCError where memory is short or the pipeline does not draw this.
         """
         # Always as many at once: a matrix product of another shape rounds differently (docs/models.md).
         filled = [*items, *[items[-1]] * (self._section.diffusers.batch_size - len(items))]
-        read = [self._cut(prompt) for prompt, _ in filled]
+        read = [self._cut(item.prompt) for item in filled]
         # A generator for each image, on the CPU: its random numbers are the same in any batch and on any device.
-        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in filled]
+        generators = [torch.Generator("cpu").manual_seed(item.seed) for item in filled]
+        options = self._options(len(read)) | _start(filled)
         try:
-            drawn = self._pipe(prompt=read, generator=generators, output_type="np", **self._options(len(read)))
+            drawn = self._pipe(prompt=read, generator=generators, output_type="np", **options)
         except torch.OutOfMemoryError as error:
             raise self._no_memory(len(read)) from error
         except (ValueError, TypeError, RuntimeError) as error:
@@ -60,7 +72,7 @@ class Pipeline:
         refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(read)
         return [
             Painted(None if no else self._pixels(image), text if text != prompt else None)
-            for (prompt, _), text, image, no in zip(items, read, drawn.images, refused, strict=False)
+            for (prompt, *_), text, image, no in zip(items, read, drawn.images, refused, strict=False)
         ]
 
     @property
@@ -86,9 +98,15 @@ class Pipeline:
             if argument not in self._takes:
                 raise LTGCError(f"t2i.diffusers.{key}: {self._name} takes none; set it to null")
             options[argument] = value
-        if size != "auto":
-            if not {"width", "height"} <= set(self._takes):
-                raise LTGCError(f"t2i.size: {self._name} draws in one size only; set it to auto")
+        sized = {"width", "height"} <= set(self._takes)
+        if self._section.start_strengths:
+            if "strength" not in self._takes:
+                raise LTGCError(f"t2i.start_strengths: {self._name} edits without a strength; set []")
+            if size == "auto":
+                raise LTGCError("t2i.size: photos that drawings start from need a size; set one, such as 512x512")
+        elif size != "auto" and not sized:
+            raise LTGCError(f"t2i.size: {self._name} draws in one size only; set it to auto")
+        if size != "auto" and sized:  # most image-to-image pipelines draw in the size of the photo
             options["width"], options["height"] = map(int, size.split("x"))
         return options
 
@@ -153,8 +171,21 @@ def _load(section: T2ISettings) -> Any:
         )
     except Exception as error:  # a folder that is no pipeline can lead to any
         raise LTGCError(f"t2i.model {model!r}: {_line(error)}") from error
+    if section.start_strengths:
+        try:
+            pipe = diffusers.AutoPipelineForImage2Image.from_pipe(pipe)
+        except ValueError as error:
+            raise LTGCError(
+                f"t2i.start_strengths: {type(pipe).__name__} cannot start from a photo: {_line(error)}"
+            ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _start(items: Sequence[Wanted]) -> dict[str, Any]:
+    """What an image-to-image pipeline is given beside; nothing where drawings start from nothing."""
+    photos = [Image.open(io.BytesIO(item.photo)) for item in items if item.photo is not None]
+    return {"image": photos, "strength": items[0].strength} if photos else {}
 
 
 def _set_scheduler(pipe: Any, name: str | None) -> None:

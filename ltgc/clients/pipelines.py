@@ -5,7 +5,7 @@ from queue import SimpleQueue
 
 import torch
 
-from ltgc.clients.diffusers_pipeline import Painted, Pipeline
+from ltgc.clients.diffusers_pipeline import Painted, Pipeline, Wanted
 from ltgc.clip.device import pick_device
 from ltgc.pipeline.settings.servers import T2ISettings
 
@@ -22,7 +22,7 @@ class LocalPipelines:
             self._free.put(pipeline)
         self.count = len(pipelines)
 
-    def __call__(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+    def __call__(self, items: Sequence[Wanted]) -> list[Painted]:
         pipeline = self._free.get()
         try:
             return pipeline(items)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ltgc.clients import diffusers_pipeline
-from ltgc.clients.diffusers_pipeline import Painted, Pipeline
+from ltgc.clients.diffusers_pipeline import Painted, Pipeline, Wanted
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.servers import T2ISettings
 from ltgc.pipeline.terminal import console
@@ -36,7 +36,7 @@ class Worker:
     def software(self) -> dict[str, str]:
         return software()
 
-    def draw(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+    def draw(self, items: Sequence[Wanted]) -> list[Painted]:
         if self._pipeline is None:
             self._pipeline = Pipeline(self._section, torch.device(self._section.diffusers.device))
         return self._pipeline(items)
@@ -67,7 +67,7 @@ class RayPipelines:
             self._put_when_up(each)
         console.print(f"drawing on {self.count} {'GPUs' if device == 'cuda' else 'CPU actors'} of the Ray cluster")
 
-    def __call__(self, items: Sequence[tuple[str, int]]) -> list[Painted]:
+    def __call__(self, items: Sequence[Wanted]) -> list[Painted]:
         """Raises LTGCError as Pipeline does, and where actor after actor dies of this batch."""
         errors = self._ray.exceptions
         for _ in range(DEATHS):

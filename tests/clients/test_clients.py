@@ -470,7 +470,7 @@ def test_generate_keeps_every_image_as_it_came_but_marked_and_sorts_them_by_verd
     text = "A photo of the class <tulip>/, petals in {}."
     records = [
         ExtendedDescription(label=1, class_name="<tulip>/", index=i, description=text.format(place), **kept)
-        for i, place in ((3, "rain"), (0, "snow"))
+        for i, place in ((0, "snow"), (3, "rain"))
     ]
     records.append(records[0].model_copy(update={"index": 1, "kept": False, "reason": "repeats"}))
     files.write_jsonl(EXISTING, [])

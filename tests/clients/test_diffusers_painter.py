@@ -16,12 +16,14 @@ from ltgc.clients import ledger, project
 from ltgc.clients.budget import Budget
 from ltgc.clients.database import Database
 from ltgc.clients.painter import Drawing
+from ltgc.clients.start import Start
+from ltgc.data.images import ImageFile, content_hash
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.pins import fingerprint
 from ltgc.pipeline.settings.servers import BudgetSettings, Price
 
 pytest.importorskip("diffusers")
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from helpers.local_drawing import draw, lines, section
 from helpers.random_diffusers import save_lora, save_pipeline
 
@@ -200,3 +202,23 @@ def test_images_that_are_no_numbers_stop_the_stage_and_name_the_dtype(tmp_path):
     with pytest.raises(LTGCError, match=r"diffusers\.dtype: .* overflows in float32"):
         draw(section(model), tmp_path / "store", *ROSES[:1])
     assert not lines(tmp_path / "store")
+
+
+def test_a_drawing_starts_from_its_photo_at_its_strength_in_batches_of_one_strength(pipeline, tmp_path):
+    Image.effect_noise((20, 20), 90).save(tmp_path / "photo.png")
+    photo = ImageFile(str(tmp_path / "photo.png"), content_hash((tmp_path / "photo.png").read_bytes()))
+    weak, strong = (Start("photo.png", photo, strength) for strength in (0.25, 1.0))
+    settings = section(pipeline, steps=4).model_copy(update={"start_strengths": [0.25, 1.0]})
+    asked = [("a rose", 1, weak), ("a rose", 1, strong), ("a tree", 2, weak)]
+    near, far, other = draw(settings, tmp_path / "a", *asked)
+    assert len({near.image, far.image, other.image}) == 3
+    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(pipeline, safety_checker=None)
+    same = {"num_inference_steps": 4, "guidance_scale": 5.0, "generator": torch.Generator().manual_seed(1)}
+    resized = Image.open(tmp_path / "photo.png").convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
+    (expected,) = pipe("a rose", image=resized, strength=0.25, **same).images
+    assert np.abs(pixels(near) - np.asarray(expected).astype(int)).max() <= 1
+    calls = spent(tmp_path / "a", Budget())
+    assert draw(settings, tmp_path / "a", *asked) == [near, far, other]
+    assert spent(tmp_path / "a", Budget()) == calls
+    with pytest.raises(LTGCError, match=r"t2i\.size: photos"):
+        draw(settings.model_copy(update={"size": "auto"}), tmp_path / "b", ("a rose", 1, weak))

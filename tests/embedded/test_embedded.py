@@ -211,6 +211,26 @@ def test_images_come_as_png_that_shows_what_the_prompt_says_and_tells_its_truth(
     assert 1 <= sum(k < len(said) for k in kept) <= 15  # now and then a part of the prompt is ignored
 
 
+def test_an_edit_sees_the_pixels_of_the_photo_and_keeps_more_of_them_at_a_low_strength(client, world):
+    photo = next(p for p in world if p.species == "Leucanthemum vulgare")
+    stripped = io.BytesIO()
+    Image.fromarray(np.asarray(Image.open(io.BytesIO(photo.png)))).save(stripped, "PNG")  # without its truth
+    prompt = "A photo of the class x, with red hanging bells, a black rim and feathery leaves in fresh snow."
+
+    def edited(strength: float):
+        file = ("photo.png", stripped.getvalue(), "image/png")
+        more = {"seed": 0, "strength": strength}
+        reply = client.images.edit(model="paint-box", image=file, prompt=prompt, size="64x64", extra_body=more)
+        return truth.flower(base64.b64decode(reply.data[0].b64_json))
+
+    weak, strong = edited(0.05), edited(1.0)
+    assert (weak.form, weak.colour, strong.form, strong.colour) == ("open", "white", "bell", "red")
+    with pytest.raises(openai.BadRequestError, match="strength"):
+        edited(2.0)
+    with pytest.raises(openai.BadRequestError, match="image"):
+        client.images.edit(model="paint-box", image=("photo.png", b"no image", "image/png"), prompt=prompt)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [

@@ -26,14 +26,14 @@ def section(model: str, size: str = "16x16", **diffusers: Any) -> T2ISettings:
 
 
 def draw(
-    settings: T2ISettings, folder: Path, *items: tuple[str, int], budget: Budget | None = None
+    settings: T2ISettings, folder: Path, *items: tuple[Any, ...], budget: Budget | None = None
 ) -> list[Drawing]:
     os.environ["LTGC_CACHE"] = f"{folder} pool"  # the fixture pool_folder sets it back
 
     async def all_of_them() -> list[Drawing]:
         with Store(folder, [settings], budget) as store:
             async with DiffusersPainter(settings, store) as painter:
-                return await asyncio.gather(*(painter.draw(SLUG, prompt, seed) for prompt, seed in items))
+                return await asyncio.gather(*(painter.draw(SLUG, *item) for item in items))
 
     return asyncio.run(all_of_them())
 

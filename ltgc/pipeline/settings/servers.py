@@ -194,8 +194,6 @@ class T2ISettings(ServerSettings):
             raise ValueError("start_strengths: one is there twice; name each once")
         if self.is_gpt_image and self.start_strengths not in ([], [1.0]):
             raise ValueError("start_strengths: gpt-image models edit without a strength; set [1.0]")
-        if self.backend == "diffusers" and self.start_strengths:
-            raise ValueError("start_strengths: pipelines on this machine cannot start from photos yet; set []")
         return self
 
     @property
