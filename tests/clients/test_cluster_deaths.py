@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,6 +36,8 @@ def machines() -> Iterator[Cluster]:
     sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a socket's path has at most 107 characters
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", sockets)  # Ray notes the address of the newest cluster in ray/ there
+        (Path(sockets) / "ray").mkdir()
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": sockets, "_system_config": DEAD_SOON}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(2):

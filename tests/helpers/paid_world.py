@@ -157,7 +157,7 @@ def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = Fal
 
 def commit(folder: Path, message: str) -> None:
     dvc(folder, "git", "add", "-A")
-    dvc(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", message)
+    dvc(folder, "git", "commit", "-qm", message)
 
 
 def repository(folder: Path, base_url: str) -> Path:
@@ -170,5 +170,7 @@ def repository(folder: Path, base_url: str) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(values | {"prices": {}}))  # not free, as it is by default
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"describe": describe}}))
     dvc(folder, "git", "init", "-q")
+    dvc(folder, "git", "config", "user.name", "t")  # dvc exp run --temp commits, and this machine may have no user
+    dvc(folder, "git", "config", "user.email", "t@t")
     dvc(folder, "dvc", "init", "-q")
     return folder

@@ -40,6 +40,7 @@ def test_a_stage_that_waits_for_a_server_stops_with_a_line_that_says_how_to_go_o
     values = yaml.safe_load((tmp_path / "params.yaml").read_text())
     values["vision"] |= {"base_url": running_server.base_url}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / EXISTING).unlink()
     process = start(tmp_path, "-m", "stages.describe")
     assert asked.wait(SECONDS)
     process.send_signal(signal.SIGINT)
