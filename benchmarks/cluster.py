@@ -52,6 +52,8 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a socket's path has at most 107 characters
+    os.environ["RAY_TMPDIR"] = sockets  # Ray notes the address of the newest cluster in ray/ there
+    (Path(sockets) / "ray").mkdir()
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "temp_dir": sockets}
     )
