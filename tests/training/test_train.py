@@ -398,6 +398,7 @@ def test_the_head_of_zero_shot_is_the_text_features_that_params_ask_for(
     torch.testing.assert_close(network.head.detach(), model.text_features(texts))
     assert network.logit_scale == pytest.approx(model.logit_scale if init == "templates" else 7.5)
     assert set(files(root / "models/clip_zero_shot/0")) == {"run.json", "head.safetensors"}
+    assert json.loads((root / "models/clip_zero_shot/0/run.json").read_text())["trained_parameters"] == 0
 
 
 def test_a_class_without_template_is_named(in_world: Callable[..., Path]) -> None:
