@@ -22,9 +22,9 @@ from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
 PAGE = Path("docs/results.md")
 FEEDBACK = [ablations.COMPARISONS / name for name in ("feedback.json", "feedback_photos.json")]
 COSTS_NOTE = (
-    f"USD: the calls with `{method_costs.CHAT}`, without thinking, and the drawings with "
-    f"`{method_costs.PAINTER['model']}` ({method_costs.PAINTER['size']}, `quality: {method_costs.PAINTER['quality']}`)."
-)
+    "USD: the calls with `{CHAT}`, without thinking, and the drawings with `{PAINTER[model]}` ({PAINTER[size]}, "
+    "`quality: {PAINTER[quality]}`)."
+).format_map(vars(method_costs))
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

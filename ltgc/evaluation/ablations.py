@@ -111,8 +111,8 @@ def base(method: str) -> str:
 
 
 def take_finished_runs(folder: Path) -> None:
-    """Give the folder of a comparison what it shares with the pipeline: finished runs, their times, and the counts of
-    `ask` and `describe`.
+    """Give the folder of a comparison what it shares with the pipeline: finished runs, their times, what
+    `ask` scored and what `describe` asked.
 
     Runs on photos alone come from other comparisons, too: other drawings make no other run of them. A run that is
     the same there is not trained again (ltgc/training/runs.py).
