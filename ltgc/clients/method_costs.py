@@ -29,7 +29,7 @@ def collect() -> dict[str, dict[str, Any]]:
     """method -> MethodCosts, of the runs in the working directory. Raises LTGCError where one is missing."""
     section = params.load("train", "methods", "seeds", "servers", "llm", "vision", "t2i", "prices")
     seconds = stage.run_seconds()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for method in section.methods:
         runs = [files.read_record(MODELS / method / str(seed) / "run.json", Run) for seed in section.seeds]
         times = [seconds.get(run.key) for run in runs]
