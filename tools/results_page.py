@@ -7,6 +7,7 @@ A table stands between `<!-- table NAME: COMMAND -->` and `<!-- end -->`. Where 
 
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
 PAGE = Path("docs/results.md")
 PHOTO_WORLD = ablations.COMPARISONS / "photo_world.json"
 FEEDBACK = [ablations.COMPARISONS / name for name in ("feedback.json", "feedback_photos.json")]
+WIDTH = 125  # of a line of text, as elsewhere on the page
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -177,7 +179,11 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
         *(f"{percent(told[k])} could be of the class they were taken for." for k in told if k == "ambiguous"),
         f"Rank correlation of need and error: {told['need_and_error']:.2f}.",
     ]
-    tables = [markdown("", headings, rows), markdown("points", ["All", "Few"], less), " ".join(lines) + "\n"]
+    tables = [
+        markdown("", headings, rows),
+        markdown("points", ["All", "Few"], less),
+        textwrap.fill(" ".join(lines), WIDTH) + "\n",
+    ]
     return "\n".join([f"**{spoken(name)}**, {count}\n", *tables])
 
 
