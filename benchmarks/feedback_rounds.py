@@ -209,9 +209,8 @@ def world(
     base = folder / "base"
     build(base, changes, source)
     files.write_bytes(base / EXISTING, (source / EXISTING).read_bytes())
-    files.write_records_csv(
-        base / DROPPED, [], Contamination
-    )  # as with the default, quality.drop_contaminated: false
+    # As quality leaves it by default (drop_contaminated: false).
+    files.write_records_csv(base / DROPPED, [], Contamination)
     with chdir(base):
         for stage in (extend, templates, generate):
             stage.main()
