@@ -9,8 +9,8 @@ one, the same with a style over the drawings that no photo has, and photos (phot
 
 What is tested is the head from which `ltgc_plus` fine-tunes, on CLIP as it is: with the default validation leaves
 it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. Replicates are
-other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About
-4 CPU minutes a drawn world and generation; of photos 1 or 2, after 5 for their CLIP.
+other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 4 CPU minutes a drawn
+world and generation; of photos 1 or 2, after 5 for their CLIP.
 """
 
 import argparse
