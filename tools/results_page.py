@@ -7,6 +7,7 @@ A table stands between `<!-- table NAME: COMMAND -->` and `<!-- end -->`. Where 
 
 import re
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ COSTS_NOTE = (
     "USD: the calls with `{CHAT}`, without thinking, and the drawings with `{PAINTER[model]}` ({PAINTER[size]}, "
     "`quality: {PAINTER[quality]}`)."
 ).format_map(vars(method_costs))
+WIDTH = 125  # of a line of text, as elsewhere on the page
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -201,7 +203,11 @@ def feedback_world(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
         *(f"{percent(told[k])} could be of the class they were taken for." for k in told if k == "ambiguous"),
         f"Rank correlation of need and error: {told['need_and_error']:.2f}.",
     ]
-    tables = [markdown("", headings, rows), markdown("points", ["All", "Few"], less), " ".join(lines) + "\n"]
+    tables = [
+        markdown("", headings, rows),
+        markdown("points", ["All", "Few"], less),
+        textwrap.fill(" ".join(lines), WIDTH) + "\n",
+    ]
     return "\n".join([f"**{spoken(name)}**, {count}\n", *tables])
 
 
