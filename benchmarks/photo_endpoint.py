@@ -69,27 +69,21 @@ class Photos:
         return _png(*self._drawn(prompt, size, style, rng))
 
     def edit(
-        self,
-        prompt: str,
-        photo: Image.Image,
-        strength: float,
-        size: tuple[int, int],
-        style: str | None,
-        rng: Generator,
+        self, prompt: str, photo: endpoint.Photo, size: tuple[int, int], style: str | None, rng: Generator
     ) -> bytes:
         """What is coarse in `photo`, with the fine detail of what `paint` shows: the stronger, the coarser.
 
         Image-to-image by diffusion starts from a photo with noise, which hides detail first. At 1 it is `paint`.
         """
         drawn, name = self._drawn(prompt, size, style, rng)
-        if strength < 1:
-            blur = ImageFilter.GaussianBlur(COARSEST * max(size) * strength**2)
+        if photo.strength < 1:
+            blur = ImageFilter.GaussianBlur(COARSEST * max(size) * photo.strength**2)
             old, new, coarse = (
                 np.asarray(image, dtype=np.float64)
-                for image in (photo.resize(size).filter(blur), drawn, drawn.filter(blur))
+                for image in (photo.image.resize(size).filter(blur), drawn, drawn.filter(blur))
             )
             drawn = Image.fromarray(np.clip(old + new - coarse, 0, 255).astype(np.uint8))
-        return _png(drawn, name if strength >= 0.5 else self._class_in(prompt))
+        return _png(drawn, name if photo.strength >= 0.5 else self._class_in(prompt))
 
     def _drawn(
         self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator
