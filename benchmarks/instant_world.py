@@ -103,7 +103,7 @@ def write_params(project: Path, photos: Path, clip: str, base_url: str, target: 
     values["extend"] |= {"target": target, "max_rounds": 30}
     values["clip"] |= {"model": clip, "pretrained": None, "revision": None}
     values["train"] |= {"steps": steps, "batch_size": BATCH, "device": "cpu"}
-    values["methods"], values["seeds"] = ["clip_finetune", "balancemix"], [0]
+    values["methods"], values["seeds"] = ["balanced_photos", "balancemix", "ltgc_plus"], [0]
     values["ask"] |= {"max_images": 200}
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
