@@ -190,7 +190,7 @@ def first_heads() -> None:
     parts, train_head = probe.parts, probe.train_head
     FilePixels.__getitem__ = lambda self, rows: torch.zeros(len(rows), 3, 8, 8)  # type: ignore[method-assign]
     probe.STEPS = transfer.STEPS = 1
-    probe.train_head, transfer.parts = trained_on_a_part, first_part
+    probe.train_head, transfer.parts = trained_on_a_part, first_part  # type: ignore[assignment]
     torch.manual_seed(0)
     clip: Any = RandomClip()
     inputs, train = Inputs(clip, Path("photos")), params.load("train").train

@@ -48,7 +48,7 @@ class FileFeatures:
     def __setitem__(self, rows: Tensor, features: Tensor) -> None:
         """Write the features of consecutive rows."""
         self._file.seek(4 * int(rows[0]) * self.shape[1])  # not by a mapping: on a full disk that ends the process
-        self._file.write(features.cpu().numpy())
+        self._file.write(features.cpu().numpy().tobytes())
 
 
 @dataclass(frozen=True)
