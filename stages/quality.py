@@ -7,7 +7,6 @@ from collections import defaultdict
 
 from ltgc.clip.weights import load_clip
 from ltgc.data import images
-from ltgc.data.inspection import perceptual_hashes
 from ltgc.data.roots import image_file, image_root
 from ltgc.evaluation import quality
 from ltgc.evaluation.quality import Drawing
@@ -86,7 +85,7 @@ def measure(
         {c.label: c.name for c in classes},
         hashes,
         test,
-        perceptual_hashes(test_files),
+        quality.hash_images(test_files),
         cosine,
         distance=settings.quality.duplicate_distance,
         least_cosine=settings.quality.duplicate_cosine,

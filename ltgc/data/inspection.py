@@ -2,11 +2,11 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from PIL import Image
 from rich.progress import track
@@ -19,9 +19,6 @@ from ltgc.pipeline.terminal import console
 
 # Starting a worker costs about 0.3 s, decoding a small photo about 1 ms.
 IMAGES_PER_WORKER = 300
-
-X = TypeVar("X")
-Y = TypeVar("Y")
 
 
 class Inspection(NamedTuple):
@@ -38,26 +35,14 @@ def inspect_images(data: DataSettings, paths: Sequence[str]) -> list[Inspection]
 
     With data.verify off their bytes are hashed and nothing more; data.near_duplicates asks for perceptual hashes.
     """
-    return _on_all_cores("checking images", partial(_inspect, data), paths)
-
-
-def perceptual_hashes(files: Sequence[images.ImageFile]) -> list[int | None]:
-    """The perceptual hash of each image, on all cores. Raises LTGCError as `images.required` does."""
-    return _on_all_cores("comparing images", _required_hash, files)
-
-
-def _on_all_cores(title: str, function: Callable[[X], Y], items: Sequence[X]) -> list[Y]:
-    workers = min(os.cpu_count() or 1, len(items) // IMAGES_PER_WORKER)
-    track_all = partial(track, description=title, total=len(items), console=console, transient=True)
+    inspect = partial(_inspect, data)
+    workers = min(os.cpu_count() or 1, len(paths) // IMAGES_PER_WORKER)
+    track_all = partial(track, description="checking images", total=len(paths), console=console, transient=True)
     if workers < 2:
-        return list(track_all(map(function, items)))
+        return list(track_all(map(inspect, paths)))
     # Not fork: the progress bar's thread may hold a lock at that moment.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(track_all(pool.map(function, items, chunksize=32)))
-
-
-def _required_hash(file: images.ImageFile) -> int | None:
-    return perceptual_hash(images.required(file))
+        return list(track_all(pool.map(inspect, paths, chunksize=32)))
 
 
 def _inspect(settings: DataSettings, path: str) -> Inspection:
