@@ -9,8 +9,8 @@ one, the same with a style over the drawings that no photo has, and photos (phot
 
 What is tested is the head from which `ltgc_plus` fine-tunes, on CLIP as it is: with the default validation leaves
 it there or nearly (α 0, 0 and 0.3 of three seeds), it costs seconds, and it depends on no seed. Replicates are
-other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 6 CPU minutes a world
-and generation.
+other descriptions and other drawings, the luck that counts here: --generations 0 1 2. About 4 CPU minutes a drawn
+world and generation; of photos 1 or 2, after 5 for their CLIP.
 """
 
 import argparse
@@ -42,19 +42,29 @@ from ltgc.evaluation import uncertainty
 from ltgc.pipeline import files, params, side_folder
 from ltgc.pipeline.artifacts.dataset import MANIFEST, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExtendedDescription
-from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
+from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
 from ltgc.pipeline.artifacts.feedback import RIVALS, Feedback
 from ltgc.pipeline.artifacts.replies import CALLS
-from ltgc.pipeline.artifacts.runs import PER_CLASS, PREDICTIONS, RUN_METRICS, ClassAccuracy, Prediction, RunMetrics
+from ltgc.pipeline.artifacts.runs import (
+    MODELS,
+    PER_CLASS,
+    PREDICTIONS,
+    RUN_METRICS,
+    ClassAccuracy,
+    Prediction,
+    Run,
+    RunMetrics,
+)
 from ltgc.pipeline.params import PARAMS
-from stages import evaluate, extend, generate, templates, train
+from stages import describe, evaluate, extend, generate, prepare, templates, train
 
 METHOD, ROUNDS = "ltgc_plus", 2
 HEAD_ALONE = {
     "methods": [METHOD],
     "seeds": [0],
     "train.steps": 10,
-    "train.batch_size": 8,
+    "train.batch_size": 16,
+    f"train.own.{METHOD}.steps_factor": 1.0,
     f"train.own.{METHOD}.interpolate": 0.0,
 }
 ARMS: dict[str, feedback.Control | None] = {
@@ -72,6 +82,7 @@ class Row:
 
     def __init__(self) -> None:
         self.run = files.read_record(RUN_METRICS / METHOD / "0.json", RunMetrics)
+        self.drawings_weight = files.read_record(MODELS / METHOD / "0" / "run.json", Run).drawings_weight
         self.predictions = files.read_csv(PREDICTIONS / METHOD / "0.csv", Prediction)
         self.classes = files.read_csv(PER_CLASS / METHOD / "0.csv", ClassAccuracy)
         asked = [files.read_json(CALLS / f"{name}.json") for name in ("extend", "generate")]
@@ -95,7 +106,7 @@ def measure(folder: Path, changes: Mapping[str, Any], truth: DrawingTruth) -> di
     for arm, control in ARMS.items():
         place = folder / arm
         build(place, changes, base)
-        for made in ("descriptions", "generated"):
+        for made in (EXISTING.parent, ATTEMPTS.parent):
             shutil.copytree(base / made, place / made, dirs_exist_ok=True)
         files.write_jsonl(place / RIVALS, [])
         with chdir(place):
@@ -140,16 +151,16 @@ def pairs() -> list[tuple[str, str]]:
     ]
 
 
-def build(folder: Path, changes: Mapping[str, Any], base: Path | None = None) -> None:
-    """Make the folder of an arm, with the data of `base`."""
+def build(folder: Path, changes: Mapping[str, Any], source: Path | None = None) -> None:
+    """Make a folder in which stages run, with the data set of the folder `source`."""
     with chdir(ROOT):
         values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
         for dotted, value in changes.items():
             *sections, last = dotted.split(".")
             reduce(getitem, sections, values)[last] = value
         side_folder.build(folder, values, side_folder.MADE | {"feedback", "data"})
-    if not (folder / "data").exists():
-        (folder / "data").symlink_to(((base or ROOT) / "data").resolve(), target_is_directory=True)
+    if source and not (folder / "data").exists():
+        (folder / "data").symlink_to((source / "data").resolve(), target_is_directory=True)
 
 
 def tested() -> Row:
@@ -171,6 +182,7 @@ def figures(row: Row, before: Row, rivals: Mapping[str, list[str]], truth: Drawi
         "accuracy": row.run.model_dump(exclude={"skipped"}),
         "cost": {name: count - before.asked[name] * (row is not before) for name, count in row.asked.items()},
         "accepted": len(added),
+        "drawings_weight": row.drawings_weight,  # 0: validation says that they do not help, and none is sampled
         "right": round(float(np.mean(right)), 3),
         "apart": round(float(np.mean(apart)), 3),
     }
@@ -201,19 +213,27 @@ def foretold(before: Row, lines: list[Feedback]) -> dict[str, float]:
     }
 
 
-def drawn_world(folder: Path, style: str | None, generation: int) -> dict[str, Any]:
-    changes = HEAD_ALONE | {"t2i.style": style, "llm.seed": generation, "t2i.seed": generation}
+def world(
+    folder: Path, source: Path, changes: Mapping[str, Any], generation: int, truth: DrawingTruth
+) -> dict[str, Any]:
+    """What is measured of one world and generation, on the data set and its descriptions in `source`."""
+    changes = {**changes, **HEAD_ALONE, "llm.seed": generation, "t2i.seed": generation}
     base = folder / "base"
-    build(base, changes)
-    for made in (EXISTING.parent, ATTEMPTS.parent):
-        shutil.copytree(ROOT / made, base / made, dirs_exist_ok=True)
-    truth = known_truth("wildflowers")
-    assert truth
+    build(base, changes, source)
+    files.write_bytes(base / EXISTING, (source / EXISTING).read_bytes())
+    # As quality leaves it by default (drop_contaminated: false).
+    files.write_records_csv(base / DROPPED, [], Contamination)
     with chdir(base):
         for stage in (extend, templates, generate):
             stage.main()
-    found = measure(folder, changes, truth)
-    with chdir(base):
+    return measure(folder, changes, truth)
+
+
+def drawn_world(folder: Path, style: str | None, generation: int) -> dict[str, Any]:
+    truth = known_truth("wildflowers")
+    assert truth
+    found = world(folder, ROOT, {"t2i.style": style}, generation, truth)
+    with chdir(folder / "base"):
         found["foretold"]["ambiguous"] = ambiguous(Row(), truth)
     return found
 
@@ -233,12 +253,18 @@ def ambiguous(before: Row, truth: DrawingTruth) -> float:
     return round(float(np.mean(could_be)), 3)
 
 
-def photos_world(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    os.environ["LTGC_CACHE"] = str(folder / "pool")
-    with photo_world.served(args, folder) as (url, clip):
-        changes = photo_world.changes(args, folder, clip, url, None) | HEAD_ALONE
-        photo_world.run(folder / "base", changes, None)
-        return measure(folder, changes, photo_world.Truth())
+def photo_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """generation -> what is measured on the photos, all of them divided alike and with one CLIP."""
+    os.environ["LTGC_CACHE"] = str(work / "pool")
+    with photo_world.served(args, work) as (url, clip):
+        changes = photo_world.changes(args, work, clip, url, None)
+        described = work / "described"
+        build(described, changes)
+        with chdir(described):
+            prepare.main()
+            describe.main()
+        truth = photo_world.Truth()
+        return {str(g): world(work / str(g), described, changes, g, truth) for g in args.generations}
 
 
 def main() -> None:
@@ -248,18 +274,16 @@ def main() -> None:
     parser.add_argument("--generations", type=int, nargs="+", default=[0], help="llm.seed and t2i.seed")
     args = parser.parse_args()
     out = args.out or ROOT / "results" / ("feedback_photos.json" if args.photos else "feedback.json")
-    results = files.read_json(out) if out.exists() else {}  # of other worlds and generations
+    results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         if args.photos:
-            work = (args.work or Path(temporary)).resolve()
-            results["photos"] = {str(args.split_seed): photos_world(args, work)}
-            files.write_json(out, results)
-            return
-        for generation in args.generations:
-            for world in args.worlds:
-                found = drawn_world(ROOT / RUNS / f"{world}-{generation}", WORLDS[world], generation)
-                results.setdefault(world, {})[str(generation)] = found
-                files.write_json(out, results)
+            results["photos"] = photo_worlds(args, (args.work or Path(temporary)).resolve())
+        else:
+            for name in args.worlds:
+                results[name] = {
+                    str(g): drawn_world(ROOT / RUNS / f"{name}-{g}", WORLDS[name], g) for g in args.generations
+                }
+    files.write_json(out, results)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import uvicorn
@@ -36,6 +36,13 @@ from embedded.styles import STYLES
 _one_at_a_time = threading.Lock()  # CLIP's preprocessing and forward pass, from many request threads
 
 
+class Photo(NamedTuple):
+    """What a drawing starts from."""
+
+    image: Image.Image
+    strength: float  # in (0, 1]; at 1 nothing is left of the photo
+
+
 class Models(Protocol):
     """A chat model and a text-to-image model. What they answer depends on their arguments alone."""
 
@@ -50,16 +57,8 @@ class Models(Protocol):
         """An image file of `size` (width, height); style: a key of STYLES."""
         ...
 
-    def edit(
-        self,
-        prompt: str,
-        photo: Image.Image,
-        strength: float,
-        size: tuple[int, int],
-        style: str | None,
-        rng: Generator,
-    ) -> bytes:
-        """The same, of a photo that is changed; strength: in (0, 1], at 1 nothing is left of it."""
+    def edit(self, prompt: str, photo: Photo, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
+        """The same, of a photo that is changed."""
         ...
 
 
@@ -184,10 +183,10 @@ def _chat(ours: Models, request: ChatRequest) -> dict[str, Any]:
 
 
 def _edits(ours: Models, request: EditRequest, data: bytes) -> dict[str, Any]:
-    photo = _decoded(data, "image")
+    photo = Photo(_decoded(data, "image"), request.strength)
 
     def edit(prompt: str, *size_style_rng: Any) -> bytes:
-        return ours.edit(prompt, photo, request.strength, *size_style_rng)
+        return ours.edit(prompt, photo, *size_style_rng)
 
     return _images(ours, request, edit)
 
@@ -285,20 +284,12 @@ class Flowers:
     def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
         return paint_box.paint(prompt, size, style, rng)
 
-    def edit(
-        self,
-        prompt: str,
-        photo: Image.Image,
-        strength: float,
-        size: tuple[int, int],
-        style: str | None,
-        rng: Generator,
-    ) -> bytes:
+    def edit(self, prompt: str, photo: Photo, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
         from embedded.eyes import eyes
 
         with _one_at_a_time:
-            seen = eyes().look(photo)
-        return paint_box.edit(prompt, photo, seen, strength, size, style, rng)
+            seen = eyes().look(photo.image)
+        return paint_box.edit(prompt, photo.image, seen, photo.strength, size, style, rng)
 
 
 @contextmanager

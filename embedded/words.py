@@ -6,6 +6,7 @@ and ignores the rest, as a text-to-image model does.
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from numpy.random import Generator
 
@@ -105,6 +106,11 @@ def put_scene(scene: str, rng: Generator) -> str:
 
 def read(text: str) -> dict[str, str]:
     """The axes and the scene that a text names; later mentions of an axis are ignored."""
+    return dict(_read(text))
+
+
+@lru_cache(2**16)  # a list of descriptions comes again with each question about it
+def _read(text: str) -> Mapping[str, str]:
     text = text.lower()
     found: dict[str, str] = {}
     form, before = _form(text)

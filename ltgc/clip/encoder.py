@@ -77,7 +77,8 @@ class Clip:
         open_clip itself would cut them in silence, in the middle of a word.
         """
         # A token stands for at least one byte: most texts need no second look.
-        long = [text for text in texts if len(text.encode()) > self.context_length - 2 and not self._fits(text)]
+        room = self.context_length - 2
+        long = [text for text in texts if len(text.encode()) > room and not self._fits(text)]
         shorter = {text: shortened(text, self._fits) for text in long}
         return [shorter.get(text, text) for text in texts]
 

@@ -39,10 +39,14 @@ def rates(drawing: float | None, training: float | None) -> Rates:
 
 
 def lines(settings: Any, drawings: float, known: Rates) -> list[str]:
-    """What to say of each kind of work that our own GPUs do with these params."""
-    wanted: dict[str, tuple[float, str]] = {"training": (trained_images(settings), "trained")}
-    if settings.t2i.backend == "diffusers":
-        wanted = {"drawing": (drawings, "drawn")} | wanted
+    """What to say of each kind of work that our own GPUs do with these params.
+
+    A rate that is not known is asked for where diffusers draws. Who draws with a server may have no GPU.
+    """
+    draws = settings.t2i.backend == "diffusers"
+    wanted: dict[str, tuple[float, str]] = {"drawing": (drawings, "drawn")} if draws else {}
+    if draws or known.training:
+        wanted["training"] = (trained_images(settings), "trained")
     said = []
     for name, (images, done) in wanted.items():
         rate: Rate | None = getattr(known, name)

@@ -239,6 +239,28 @@ def test_try_finds_what_a_model_refuses_before_the_first_paid_run(clone, script,
         doctor.TRIALS["try llm"](settings(**asks(script)))
 
 
+def test_try_asks_about_features_as_the_filter_does_where_it_asks(clone, script):
+    try_filter = doctor.TRIALS["try filter"]
+    assert try_filter(settings(**asks(script))) == "not asked: filter.scorer is contrast" and not script.calls
+    scorer: dict[str, Any] = {"filter__scorer": "ask", "filter__threshold": 1.0}
+    vision = {key.replace("llm", "vision"): value for key, value in asks(script).items()}
+    script.chat = lambda request: chat_body("1. yes\n2. no")
+    assert "sees 1 of 2 features in a drawing, 10 tokens in" in try_filter(settings(**scorer, **vision))
+    content = script.requests[0]["messages"][0]["content"]
+    assert {part["type"] for part in content} == {"text", "image_url"} and "1. a plain red" in str(content)
+    script.chat = lambda request: chat_body("I see a red area")
+    with pytest.raises(LTGCError, match="'I see a red area' is no yes or no to each of 2 features"):
+        try_filter(settings(**scorer, **vision))
+
+
+def test_every_prompt_is_there_and_a_template(clone):
+    assert check("prompts") == "10 files in prompts"
+    Path("prompts").unlink()
+    shutil.copytree(ROOT / "prompts", "prompts")
+    Path("prompts/ask_features.txt").unlink()
+    assert "prompts/ask_features.txt: not there" in fails("prompts")
+
+
 @pytest.mark.parametrize(
     "answer, message",
     [

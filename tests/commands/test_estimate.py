@@ -98,6 +98,11 @@ def test_size_and_quality_thinking_and_flex_are_in_the_bill(world):
 
 
 def test_gpu_hours_follow_from_a_rate_that_is_given_or_measured(world, capsys):
+    estimate.main()
+    assert "GPU-hours" not in capsys.readouterr().out  # a server draws, and nobody knows how fast a GPU trains
+    estimate.main(training_rate=0.5)
+    assert "Training: " in (printed := capsys.readouterr().out) and "GPU-hours of drawing" not in printed
+
     bill = costs(t2i={"backend": "diffusers"}, train={"own": {"clip_finetune": {"steps_factor": 2.0}}})
     settings = params.load("train", "methods", "seeds")
     trained = [method for method in settings.methods if not method.startswith("clip_zero_shot")]

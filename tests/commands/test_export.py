@@ -19,8 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ltgc import notebook
-from ltgc.classifier import tuning
+from ltgc.classifier import branches, tuning
 from ltgc.classifier.network import Classifier, load_classifier
+from ltgc.classifier.sentences import Sentences
 from ltgc.clip.weights import load_clip
 from ltgc.commands import export, export_drawings, predict
 from ltgc.data import shards
@@ -155,6 +156,15 @@ def test_what_cannot_be_exported_says_what_can(
     monkeypatch.setattr(export, "load_classifier", lambda *_: adapted(values))
     with pytest.raises(LTGCError, match=r"adaptformer adds layers .* is full, lora, linear_probe and zero-shot"):
         export.main("balancemix", 0, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_that_decides_by_a_branch_is_not_exported_as_if_it_did_not(world: Path, tmp_path: Path) -> None:
+    run = MODELS / "with_sentences/0"  # as vl_ltr leaves one
+    shutil.copytree(MODELS / "balancemix/0", run)
+    branches.save(Sentences(torch.ones(3, 2, 24), torch.zeros(3, 2, dtype=torch.bool), torch.ones(())), run)
+    with pytest.raises(LTGCError, match=r"more than encoder and head \(sentences\.safetensors\).* loads it"):
+        export.main("with_sentences", 0, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 

@@ -33,12 +33,15 @@ CHECKS: dict[str, Callable[[Params], str]] = {
     **{f"key of {name}": partial(servers.key, name) for name in SERVERS},
     **{f"server of {name}": partial(servers.answers, name) for name in SERVERS},
     "prices": servers.prices,
+    "prompts": storage.prompt_files,
     "tracing": servers.tracing,
     "CLIP": models.clip_model,
     "local T2I": models.t2i_model,
     "DVC remote": storage.remote,
 }
-TRIALS: dict[str, Callable[[Params], str]] = {f"try {name}": partial(trial.ask, name) for name in SERVERS}
+TRIALS: dict[str, Callable[[Params], str]] = {f"try {name}": partial(trial.ask, name) for name in SERVERS} | {
+    "try filter": trial.ask_features
+}
 SECTIONS = (
     *("data", "servers", "llm", "vision", "t2i", "clip"),
     *("extend", "templates", "filter", "train", "evaluate", "ask", "budget", "prices"),

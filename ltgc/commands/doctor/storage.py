@@ -1,4 +1,4 @@
-"""Checks of what is read and written: disk space, folders, the images of the data set, DVC's remote."""
+"""Checks of what is read and written: disk space, folders, prompts, the images of the data set, DVC's remote."""
 
 import shutil
 import tempfile
@@ -8,6 +8,7 @@ from pathlib import Path
 from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 
+from graphs import prompts
 from ltgc.clients import pool
 from ltgc.clients.pool import Pool
 from ltgc.commands.estimate import estimate
@@ -55,6 +56,12 @@ def replies(settings: Params) -> str:
     with closing(Pool(pool.user_folder())) as found:
         found.check_room()
         return f"{found.folder} (${pool.CACHE} names another folder)"
+
+
+def prompt_files(settings: Params) -> str:
+    """Every prompt is there and is a template."""
+    prompts.load()
+    return f"{len(prompts.PLACES)} files in {prompts.PROMPTS}"
 
 
 def images(settings: Params) -> str:
