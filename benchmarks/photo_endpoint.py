@@ -4,7 +4,7 @@
 
 It speaks the HTTP API of embedded/endpoint.py. The language model knows which looks the photos to be drawn from
 have, and lists those that are not listed yet. The text-to-image model shows the photo that fits the prompt best,
-cropped and mirrored by the request's seed, or at times one of another class.
+cropped and mirrored by the request's seed, or at times one of another class. An edit lays its detail over a photo.
 """
 
 import io
@@ -18,18 +18,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import open_clip
 import torch
 from numpy.random import Generator
 from photo_clip import square
 from photo_words import VIEWS, Look, describe, look, read
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from embedded import endpoint
 from embedded.styles import STYLES, restyle
 
 SOURCE = "source"  # the PNG text chunk with the class of the photo that was shown; nothing that decides reads it
+COARSEST = 0.25  # of the side: the blur that what is kept of a photo is beyond, as `strength` comes near 1
 ENTRY = re.compile(r"^\d+\. (A photo of the class .+)$", re.M)
 
 
@@ -63,10 +65,36 @@ class Photos:
             return describe(name, self._any_look(name, rng))
         raise endpoint.APIError("there is no answer to this question")
 
-    def edit(self, *_: object) -> bytes:
-        raise endpoint.APIError("photos are not edited here")
-
     def paint(self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator) -> bytes:
+        return _png(*self._drawn(prompt, size, style, rng))
+
+    def edit(
+        self,
+        prompt: str,
+        photo: Image.Image,
+        strength: float,
+        size: tuple[int, int],
+        style: str | None,
+        rng: Generator,
+    ) -> bytes:
+        """What is coarse in `photo`, with the fine detail of what `paint` shows: the stronger, the coarser.
+
+        Image-to-image by diffusion starts from a photo with noise, which hides detail first. At 1 it is `paint`.
+        """
+        drawn, name = self._drawn(prompt, size, style, rng)
+        if strength < 1:
+            blur = ImageFilter.GaussianBlur(COARSEST * max(size) * strength**2)
+            old, new, coarse = (
+                np.asarray(image, dtype=np.float64)
+                for image in (photo.resize(size).filter(blur), drawn, drawn.filter(blur))
+            )
+            drawn = Image.fromarray(np.clip(old + new - coarse, 0, 255).astype(np.uint8))
+        return _png(drawn, name if strength >= 0.5 else self._class_in(prompt))
+
+    def _drawn(
+        self, prompt: str, size: tuple[int, int], style: str | None, rng: Generator
+    ) -> tuple[Image.Image, str]:
+        """The image, and the class of the photo that it shows."""
         name = self._class_in(prompt)
         if rng.random() < self.wrong:
             name = str(rng.choice([other for other in self.names if other != name]))
@@ -79,12 +107,7 @@ class Photos:
         left, top = rng.integers(0, photo.width - side + 1, 2)
         image = photo.crop((left, top, left + side, top + side))
         image = (ImageOps.mirror(image) if rng.random() < 0.5 else image).resize(size)
-        if style is not None:
-            image = restyle(image, STYLES[style], rng)
-        file, chunk = io.BytesIO(), PngInfo()
-        chunk.add_text(SOURCE, name)
-        image.save(file, "PNG", pnginfo=chunk)
-        return file.getvalue()
+        return image if style is None else restyle(image, STYLES[style], rng), name
 
     def _class_in(self, text: str) -> str:
         """The class that a question or a description is about."""
@@ -134,6 +157,13 @@ class Photos:
     def _eyes(self) -> tuple:
         model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{self._clip}")
         return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{self._clip}")
+
+
+def _png(image: Image.Image, source: str) -> bytes:
+    file, chunk = io.BytesIO(), PngInfo()
+    chunk.add_text(SOURCE, source)
+    image.save(file, "PNG", pnginfo=chunk)
+    return file.getvalue()
 
 
 def _open(path: Path) -> Image.Image:

@@ -34,6 +34,7 @@ from photo_endpoint import SOURCE, Photos
 from PIL import Image
 
 from embedded import endpoint
+from ltgc.clients import method_costs
 from ltgc.data.sources.folder import IMAGE_SUFFIXES
 from ltgc.data.splits import shuffled
 from ltgc.evaluation.ablations import take_finished_runs
@@ -116,6 +117,7 @@ def run(folder: Path, changes: dict[str, Any], other: Path | None) -> dict[str, 
             "compare": files.read_json(COMPARE),
             "paired": files.read_json(PAIRED),
             "loops": loops,
+            "costs": method_costs.collect(),
             "settings": {"images": images},
         }
 
@@ -133,6 +135,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--target", type=int, default=60, help="extend.target: photos and drawings of a class")
     parser.add_argument("--head", type=int, default=120, help="data.long_tail.head")
     parser.add_argument("--ratio", type=float, default=24, help="data.long_tail.ratio")
+    parser.add_argument("--start-strengths", type=float, nargs="*", default=[], help="t2i.start_strengths")
     parser.add_argument("--wrong", type=float, default=0.2, help="share of drawings of another class")
     return parser
 
@@ -172,7 +175,8 @@ def changes(args: argparse.Namespace, work: Path, clip: Path, url: str, style: s
         "data.source": "folder", "data.root": str(work / "photos"), "data.long_tail.head": args.head,
         "data.long_tail.ratio": args.ratio, "servers.base_url": url, "llm.model": Photos.chat,
         "vision.model": Photos.chat, "t2i.model": Photos.t2i, "t2i.style": style,
-        "budget.project": "photos", "clip.model": f"local-dir:{clip}", "clip.revision": None,
+        "t2i.start_strengths": args.start_strengths, "budget.project": "photos",
+        "clip.model": f"local-dir:{clip}", "clip.revision": None,
         "extend.target": args.target, f"prices.{Photos.chat}": {}, f"prices.{Photos.t2i}": {},
         "methods": args.methods, "seeds": args.seeds, "ask.max_images": 0, "train.device": "cpu",
         "evaluate.device": "cpu",
@@ -183,6 +187,7 @@ def both_worlds(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """name of a world -> its results."""
     asked = {"photos_split": args.split_seed, "seeds": args.seeds, "clip_steps": args.clip_steps}
     asked |= {"extend.target": args.target, "wrong": args.wrong, "head": args.head, "ratio": args.ratio}
+    asked |= {"t2i.start_strengths": args.start_strengths}
     results = {}
     with served(args, work) as (url, clip):
         asked |= {"clip_photos": sum(path.is_file() for path in (work / "clip-photos").rglob("*"))}

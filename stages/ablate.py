@@ -10,6 +10,7 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
+from ltgc.clients import method_costs
 from ltgc.clients.store import Store
 from ltgc.data.truth import known_truth
 from ltgc.evaluation import ablations
@@ -40,7 +41,7 @@ def main(variant: str = "") -> None:
         ablations.take_finished_runs(folder)
         run_in(folder, "")
         with chdir(folder):
-            compared = ablations.comparison(truth)
+            compared = ablations.comparison(truth) | {"costs": method_costs.collect()}
         files.write_json(ablations.COMPARISONS / f"{variant}.json", compared)
         return
     method = ablations.method_of(variants[variant])

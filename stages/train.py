@@ -6,6 +6,7 @@ python -m stages.train balancemix 0     # one of them
 accelerate launch --num_processes 2 -m stages.train
 """
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -62,12 +63,15 @@ def train(run_ids: Sequence[RunId], section: params.Params) -> None:
             fit(run_id, inputs, section.train)
             continue
         runs.set_aside(run_id.model, run_id.curve)
+        started = time.monotonic()
         run, classifier = fit(run_id, inputs, section.train, show_in(run_id.curve))
+        seconds = time.monotonic() - started
         with files.replaced_folder(run_id.model) as folder:
             if classifier:
                 classifier.save(folder)
             files.write_json(folder / "run.json", run.model_dump())
         run_id.delete_checkpoints()
+        stage.note_run([run.method, run.seed], run.key, seconds)
         console.print(f"{run.method}, seed {run.seed}: {result(run)}")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ltgc.clients import method_costs
 from ltgc.evaluation import ablations, uncertainty
 from ltgc.evaluation.comparison import LMM, METRICS, Comparison, Statistic, best, beyond_noise, control, statistic
 from ltgc.evaluation.tables import detectable, signed, spread
@@ -20,8 +21,11 @@ from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
 
 PAGE = Path("docs/results.md")
-PHOTO_WORLD = ablations.COMPARISONS / "photo_world.json"
 FEEDBACK = [ablations.COMPARISONS / name for name in ("feedback.json", "feedback_photos.json")]
+COSTS_NOTE = (
+    "USD: the calls with `{CHAT}`, without thinking, and the drawings with `{PAINTER[model]}` ({PAINTER[size]}, "
+    "`quality: {PAINTER[quality]}`)."
+).format_map(vars(method_costs))
 WIDTH = 125  # of a line of text, as elsewhere on the page
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -48,18 +52,38 @@ def methods(root: Path) -> str | None:
     return text
 
 
-def compared(name: str) -> Callable[[Path], str | None]:
-    """The same of a comparison with other keys (ablations/variants.yaml)."""
+def compared(name: str, with_costs: bool = False) -> Callable[[Path], str | None]:
+    """The same of a comparison with other keys (ablations/variants.yaml), and what its methods take."""
 
     def table(root: Path) -> str | None:
         file = root / ablations.COMPARISONS / f"{name}.json"
         if not file.exists():
             return None
-        found = files.read_json(file)
-        text = both(found["compare"], found["paired"])
-        return text + f"\n{accepted(found['loops']['filter'])}\n" if "loops" in found else text
+        return one(files.read_json(file), with_costs)
 
     return table
+
+
+def one(found: Mapping[str, Any], with_costs: bool) -> str:
+    text = both(found["compare"], found["paired"])
+    if "filter" in found.get("loops", {}):
+        text += f"\n{accepted(found['loops']['filter'])}\n"
+    return text + costs(found["costs"]) if with_costs else text
+
+
+def costs(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each method takes, with the calls and drawings at the prices of hosted models."""
+    rows = {
+        method: [
+            f"{c['trained_parameters']:,}",
+            "–" if c["seconds"] is None else f"{c['seconds']:,.0f}",
+            *(f"{c[count]:,}" for count in ("drawings", "calls")),
+            "–" if c["hosted_usd"] is None else f"{c['hosted_usd']:.2f}",
+        ]
+        for method, c in found.items()
+    }
+    table = markdown("method", ["trained weights", "training, s", "drawings", "calls", "USD"], rows)
+    return f"\nWhat each takes:\n\n{table}\n{COSTS_NOTE}\n"
 
 
 def accepted(found: Mapping[str, Any]) -> str:
@@ -136,17 +160,17 @@ def less(difference: Mapping[str, Statistic] | None) -> list[str]:
     return [bold(signed(difference[metric]), beyond_noise(difference[metric])) for metric in ("all", "few")]
 
 
-def photo_world(root: Path) -> str | None:
+def photos(name: str, with_costs: bool = False) -> Callable[[Path], str | None]:
     """Real photos: the drawings of the photos' own domain, and with a style over them."""
-    if not (root / PHOTO_WORLD).exists():
-        return None
-    parts = []
-    for name, world in files.read_json(root / PHOTO_WORLD).items():
-        text = both(world["compare"], world["paired"])
-        if "filter" in world["loops"]:
-            text += f"\n{accepted(world['loops']['filter'])}\n"
-        parts.append(f"**{name.replace('_', ' ')}**\n\n{text}")
-    return "\n".join(parts)
+
+    def table(root: Path) -> str | None:
+        file = root / ablations.COMPARISONS / f"{name}.json"
+        if not file.exists():
+            return None
+        worlds = files.read_json(file).items()
+        return "\n".join(f"**{spoken(world)}**\n\n{one(found, with_costs)}" for world, found in worlds)
+
+    return table
 
 
 def feedback(root: Path) -> str | None:
@@ -268,13 +292,17 @@ def row(cells: Sequence[str]) -> str:
 TABLES: dict[str, Callable[[Path], str | None]] = {
     "methods": methods,
     "five_seeds": compared("five_seeds"),
-    "systems": compared("systems"),
-    "systems_starts": compared("systems_starts"),
+    "systems": compared("systems", with_costs=True),
+    "systems_gap": compared("systems_gap", with_costs=True),
+    "systems_starts": compared("systems_starts", with_costs=True),
+    "systems_starts_gap": compared("systems_starts_gap", with_costs=True),
     "domain_gap": compared("domain_gap"),
     "generations": generations,
     "variants": variants,
     "filters": filters,
-    "photo_world": photo_world,
+    "photo_world": photos("photo_world"),
+    "photo_systems": photos("photo_systems", with_costs=True),
+    "photo_systems_starts": photos("photo_systems_starts", with_costs=True),
     "feedback": feedback,
     "checks": checks,
 }

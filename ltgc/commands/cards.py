@@ -58,7 +58,8 @@ def model_card(
 # {run.method}, seed {run.seed}
 
 An image classifier for {len(classes):,} classes: {base}, trained with the method `{run.method}`
-of LTGC on {run.original:,} photos and {run.generated:,} generated images of the same classes. {PAPER}.
+of LTGC on {run.original:,} photos and {run.generated:,} generated images of the same classes;
+{run.trained_parameters:,} weights were trained. {PAPER}.
 {table}
 ## Use
 

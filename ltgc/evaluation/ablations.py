@@ -21,7 +21,7 @@ from ltgc.data.truth import Truth
 from ltgc.evaluation.comparison import Comparison, Statistic, differences, summarise
 from ltgc.evaluation.loop_metrics import checks, filter_quality
 from ltgc.evaluation.tables import comparison_table, difference_table
-from ltgc.pipeline import files, params, side_folder
+from ltgc.pipeline import files, params, side_folder, stage
 from ltgc.pipeline.artifacts.asking import ASK
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
@@ -30,13 +30,15 @@ from ltgc.pipeline.artifacts.results import COMPARE, PAIRED
 from ltgc.pipeline.artifacts.runs import CURVES, MODELS, RUN_METRICS, Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.files import Record
+from ltgc.pipeline.settings.training import WITHOUT_DRAWINGS
 from ltgc.pipeline.terminal import output
 
 VARIANTS = Path("ablations/variants.yaml")
 RUNS = Path("ablations/runs")
 RESULTS = Path("ablations/results")
 TABLE = Path("metrics/ablations.json")
-# <comparison>.json: {"compare": as metrics/compare.json, "paired": as paired.json, "loops": checks of loops.json}
+# <comparison>.json: {"compare": as metrics/compare.json, "paired": as paired.json, "loops": checks of loops.json,
+# "costs": method -> MethodCosts}. Runs of the same give the same bytes, but for `seconds` of the costs.
 COMPARISONS = Path("results")
 METHOD = "balancemix"  # what a variant trains, unless it changes the own settings of another method
 LTGC = "ltgc"  # the row of the pipeline itself with METHOD; with another method, the row has the method's name
@@ -109,15 +111,24 @@ def base(method: str) -> str:
 
 
 def take_finished_runs(folder: Path) -> None:
-    """Give the folder of a comparison what it shares with the pipeline: finished runs, and the answers to `ask`.
+    """Give the folder of a comparison what it shares with the pipeline: finished runs, their times, what
+    `ask` scored and what `describe` asked.
 
-    A run that is the same there is not trained again (ltgc/training/runs.py).
+    Runs on photos alone come from other comparisons, too: other drawings make no other run of them. A run that is
+    the same there is not trained again (ltgc/training/runs.py).
     """
-    for made in (MODELS, CURVES):
-        if made.exists() and not (folder / made).exists():
-            shutil.copytree(made, folder / made)
-    (folder / ASK).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ASK, folder / ASK)
+    for source in (Path(), *sorted(RUNS.glob("*"))):
+        for model in sorted((source / MODELS).glob("*/*")):
+            run = model.relative_to(source / MODELS)
+            if (folder / MODELS / run).exists() or (source != Path() and run.parts[0] not in WITHOUT_DRAWINGS):
+                continue
+            for made in (MODELS, CURVES):
+                if (source / made / run).exists():
+                    shutil.copytree(source / made / run, folder / made / run, dirs_exist_ok=True)
+        stage.copy_run_timings(source, folder)
+    for file in (ASK, CALLS / "describe.json"):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / file)
 
 
 def stages(method: str) -> list[list[str]]:

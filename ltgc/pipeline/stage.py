@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from ltgc.pipeline import timing
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.terminal import _escape, console
 
-# What each stage took, for the report alone: neither DVC nor git tracks it, as no two runs take the same time.
+# What each stage and each training run took, for the report and the costs of methods. Neither DVC nor git tracks
+# it, as no two runs take the same time.
 TIMINGS = Path("timings.jsonl")
 # Seconds that a stage has to clean up after Ctrl-C. A large model in the middle of an image would take minutes;
 # nothing is lost by leaving it (docs/sharing.md).
@@ -85,9 +86,36 @@ def timings() -> list[dict[str, Any]]:
 
     stage, args, seconds, in_steps and computing (seconds), machine, finished.
     """
-    if not TIMINGS.exists():
-        return []
-    return [json.loads(line) for line in TIMINGS.read_text(encoding="utf-8").splitlines()]
+    return [entry for entry in _noted() if "stage" in entry]
+
+
+def note_run(run: Sequence[str | int], key: str, seconds: float) -> None:
+    """Append the time of one training run, which is within that of its stage. run: method and seed.
+
+    A run that went on from a checkpoint has the time from there.
+    """
+    _append({"run": list(run), "key": key, "seconds": round(seconds, 1)})
+
+
+def run_seconds() -> dict[str, float]:
+    """Key of a training run (Run.key) -> its seconds, as far as they were noted here."""
+    return {entry["key"]: entry["seconds"] for entry in _noted() if "run" in entry}
+
+
+def copy_run_timings(source: Path, folder: Path) -> None:
+    """Append to the timings of `folder` those of training runs in `source` that it does not have."""
+    known = set(_lines(folder / TIMINGS))
+    new = [line for line in _lines(source / TIMINGS) if line not in known and "run" in json.loads(line)]
+    with (folder / TIMINGS).open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in new)
+
+
+def _noted() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _lines(TIMINGS)]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def _note(seconds: float, in_steps: float) -> None:
@@ -99,19 +127,25 @@ def _note(seconds: float, in_steps: float) -> None:
         console.print(
             f"{script.stem}: {seconds:.0f} s, {in_steps:.0f} s of them in steps ({in_steps / seconds:.0%})"
         )
-    torch = sys.modules.get("torch")  # not imported for this: it takes two seconds
-    gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
     entry = {
         "stage": script.stem,
         "args": sys.argv[1:],
         "seconds": round(seconds, 1),
         "in_steps": round(in_steps, 1),
         "computing": round(sum(os.times()[:4]), 1),  # CPU seconds, with those of processes that have ended
+    }
+    _append(entry)
+
+
+def _append(entry: dict[str, Any]) -> None:
+    torch = sys.modules.get("torch")  # not imported for this: it takes two seconds
+    gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
+    where = {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{gpu}",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with TIMINGS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")  # one write: stages that end together do not mix their lines
+        file.write(json.dumps(entry | where) + "\n")  # one write: stages that end together do not mix their lines
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

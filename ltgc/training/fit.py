@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltgc.classifier import tuning
 from ltgc.classifier.head import HeadSource, initial_bias, initial_head
@@ -21,7 +21,7 @@ from ltgc.training.first_head import probe_first, weigh_drawings
 from ltgc.training.inputs import Inputs
 from ltgc.training.loop import Monitor, Resume, train
 from ltgc.training.methods import METHODS, Recipe
-from ltgc.training.phases import Start, TrainingPhase, single_phase
+from ltgc.training.phases import Setup, TrainingPhase, single_phase
 from ltgc.training.plan import TrainingSet
 from ltgc.training.runs import RunId
 from ltgc.training.state import Row
@@ -49,6 +49,7 @@ def fit(
         original=len(photos),
         generated=len(drawings),
         images_seen=0,
+        trained_parameters=0,
         drawings_weight=None,
         head_alpha=None,
         alpha=None,
@@ -77,8 +78,8 @@ def fit(
         head_alpha = probe_first(recipe, settings, classifier, drawings, inputs)
     images = photos + drawings
     data = TrainingSet(*inputs.load(images), original=len(photos), strengths=inputs.strengths(images))
-    start = Start(recipe, settings, inputs, images, data, classifier)
-    run, weights = _train(run, SYSTEMS.get(run_id.method, single_phase)(start), run_id, start, monitor)
+    setup = Setup(recipe, settings, inputs, images, data, classifier)
+    run, weights = _train(run, SYSTEMS.get(run_id.method, single_phase)(setup), run_id, setup, monitor)
     if settings.interpolate is not None:
         alpha, accuracy = _interpolate(classifier, weights, run.val_accuracy, monitor.validate, settings, inputs)
         run = run.model_copy(update={"alpha": alpha, "val_accuracy": accuracy})
@@ -86,16 +87,18 @@ def fit(
 
 
 def _train(
-    run: Run, phases: Iterator[TrainingPhase], run_id: RunId, start: Start, monitor: Monitor
+    run: Run, phases: Iterator[TrainingPhase], run_id: RunId, setup: Setup, monitor: Monitor
 ) -> tuple[Run, dict[str, Tensor]]:
     """Train the phases; returns what was done, and the weights that the last of them began with."""
     weights: dict[str, Tensor] = {}
+    learned: set[nn.Parameter] = set()
     for number, phase in enumerate(phases):
-        weights = interpolation.weights(start.classifier)
+        weights = interpolation.weights(setup.classifier)
+        learned.update(value for value in phase.network.parameters() if value.requires_grad)
         curve = train(
             phase.network,
             phase.plan,
-            start.data,
+            setup.data,
             phase.settings,
             objective=phase.objective,
             monitor=monitor.after(run.steps),
@@ -104,6 +107,7 @@ def _train(
         done = {
             "steps": run.steps + phase.settings.steps,
             "images_seen": run.images_seen + phase.plan.images_seen,
+            "trained_parameters": sum(value.numel() for value in learned),
             "val_accuracy": curve[-1]["val_accuracy"],
         }
         run = run.model_copy(update=done)
@@ -142,7 +146,7 @@ def initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) 
         inputs.classes,
         inputs.templates,
         descriptions=lambda: inputs.descriptions,
-        photos=lambda: inputs.load(inputs.photos("train")),
+        photos=lambda: inputs.features(inputs.photos("train")),
     )
     head = initial_head(settings.head_init, source)
     visual = deepcopy(clip.model.visual)  # tuned in place, and the next run starts from it, too

@@ -52,7 +52,7 @@ class TrainingPhase:
 
 
 @dataclass(frozen=True)
-class Start:
+class Setup:
     """What a run starts from."""
 
     recipe: Recipe
@@ -73,17 +73,17 @@ class Start:
         return losses.make(self.settings, of_classes, soft_targets)
 
 
-System = Callable[[Start], Iterator[TrainingPhase]]
+System = Callable[[Setup], Iterator[TrainingPhase]]
 
 
-def single_phase(start: Start) -> Iterator[TrainingPhase]:
+def single_phase(setup: Setup) -> Iterator[TrainingPhase]:
     """The system of a method that is a row of METHODS and nothing more."""
-    plan = make_plan(start.recipe, start.data, start.settings)
+    plan = make_plan(setup.recipe, setup.data, setup.settings)
     priors = None
     if plan.source is not None:
-        priors = source_priors(start.recipe, start.data, start.settings, start.classifier.classes)
-    objective = classification(start.loss(plan.soft), priors)
-    yield TrainingPhase(start.classifier, plan, start.settings, objective)
+        priors = source_priors(setup.recipe, setup.data, setup.settings, setup.classifier.classes)
+    objective = classification(setup.loss(plan.soft), priors)
+    yield TrainingPhase(setup.classifier, plan, setup.settings, objective)
 
 
 def classification(loss: Loss = F.cross_entropy, source_priors: Tensor | None = None) -> Objective:

@@ -15,13 +15,15 @@ from helpers.openai_server import Fault, Script, openai_server, said
 from helpers.paths import ROOT
 from PIL import Image
 
+from ltgc.clients import method_costs
 from ltgc.evaluation import ablations
 from ltgc.evaluation.comparison import METRICS
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, Attempt
-from ltgc.pipeline.artifacts.runs import RunMetrics
+from ltgc.pipeline.artifacts.replies import CALLS
+from ltgc.pipeline.artifacts.runs import Run, RunMetrics
 from ltgc.pipeline.errors import LTGCError
 from stages import ablate, compare, evaluate, extend, generate, quality, templates, train
 
@@ -176,26 +178,43 @@ class AllRight:
         return [False] * len(extended)
 
 
-def test_a_comparison_trains_no_run_again_that_the_pipeline_has_trained(world, capsys):
+def test_a_comparison_of_all_systems_trains_no_run_again_that_the_pipeline_has_trained(world, capsys):
     files.write_json(
         ASK,
         AskMetrics(images=0, of=9, all=None, many=None, medium=None, few=None, refused=0, no_class=0).model_dump(),
     )
+    files.write_json(CALLS / "describe.json", {"calls": 7, "prompt_tokens": 7_000_000, "completion_tokens": 0})
     ablate.take_in_replies()
-    folder = ablations.build("compared", {"methods": ["balancemix"]})
+    systems = yaml.safe_load((ROOT / ablations.VARIANTS).read_text(encoding="utf-8"))["comparisons"]["systems"]
+    assert {"balancemix", "rac", "ltgc_lpt", "ltgc_vl_ltr"} < set(systems["methods"])
+    folder = ablations.build("compared", systems)
     ablations.take_finished_runs(folder)
     own = {seed: Path(f"models/balancemix/{seed}/run.json").read_bytes() for seed in (0, 1)}
     with chdir(folder):
         for stage in (extend, templates, generate, quality, train, evaluate, compare):
             stage.main()
         assert {seed: Path(f"models/balancemix/{seed}/run.json").read_bytes() for seed in (0, 1)} == own
-        found = ablations.comparison(AllRight())
-    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+        found = ablations.comparison(AllRight()) | {"costs": method_costs.collect()}
+    assert f"2 of {2 * len(systems['methods'])} runs are finished already" in capsys.readouterr().err
     assert world.calls == 0
     runs = [run.all for run in ablations.result([0, 1]).runs]
     assert found["compare"]["balancemix"]["all"]["mean"] == pytest.approx(sum(runs) / 2, abs=0.01)
-    assert found["paired"] == {}  # no control among the methods
+    assert set(found["compare"]) == set(found["costs"]) == set(systems["methods"])
     assert found["loops"]["filter"]["right_accepted"] is not None
+    costs = found["costs"]["balancemix"]
+    run = files.read_record(Path("models/balancemix/0/run.json"), Run)
+    assert costs["drawings"] == run.generated > 0 and costs["trained_parameters"] == run.trained_parameters > 0
+    assert costs["seconds"] > 0  # of the runs that were not trained here
+    asked = {name: json.loads((folder / CALLS / f"{name}.json").read_text()) for name in method_costs.ALL}
+    assert costs["calls"] == sum(counted["calls"] for counted in asked.values())
+    assert costs["usd"] == 0  # params.yaml's price of the models that this server has the names of
+    tokens = (
+        sum(counted["prompt_tokens"] for counted in asked.values()),
+        sum(counted["completion_tokens"] for counted in asked.values()),
+    )
+    # 0.1 and 0.5 USD a million tokens; a drawing of 1024 x 1024 is 197 tokens of 30 USD, and its prompt 5 USD.
+    drawn = asked["generate"]["drawings"] * (197 * 30 + 34 * 5)
+    assert costs["hosted_usd"] == pytest.approx((0.1 * tokens[0] + 0.5 * tokens[1] + drawn) / 1e6, rel=0.01)
 
 
 def test_the_table_pairs_each_variant_with_ltgc_seed_by_seed(world, capsys):

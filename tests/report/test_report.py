@@ -269,6 +269,7 @@ def test_stages_that_ran_here_are_shown_with_their_time(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     line = {"stage": "train", "args": ["mixup", "0"], "seconds": 2.0, "machine": "m", "finished": "2026-01-01"}
     lines = [line | {"seconds": 9.0}, line, line | {"args": ["mixup", "1"], "finished": "2026-01-02"}]
+    lines.append({"run": ["mixup", 1], "key": "k", "seconds": 1.5, "machine": "m", "finished": "2026-01-03"})
     (tmp_path / "timings.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     assert provenance.timings() == [
         {"stage": "train", "runs": 2, "seconds": 4.0, "machine": "m", "finished": "2026-01-02"}

@@ -63,6 +63,13 @@ def test_comparisons_and_photo_worlds_have_the_tables_of_the_default(results):
     (results / "results/photo_world.json").write_text(
         json.dumps({"style_shift": own | {"loops": {}, "settings": {}}})
     )
+    world = own | {"loops": {}, "settings": {}}
+    costs = {"trained_parameters": 12345, "seconds": 61.6, "drawings": 855, "calls": 1048, "hosted_usd": 7.126}
+    world["costs"] = {"lpt": costs, "ltgc_lpt": costs | {"seconds": None, "hosted_usd": None}}
+    rows = "| `lpt` | 12,345 | 62 | 855 | 1,048 | 7.13 |\n| `ltgc_lpt` | 12,345 | – | 855 | 1,048 | – |\n"
+    (results / "results/systems_gap.json").write_text(json.dumps(world))
+    (results / "results/photo_systems.json").write_text(json.dumps({"style_shift": world}))
     five = table("five_seeds", results).splitlines()[1:-1]
     assert five == table("methods", results).splitlines()[1 : 1 + len(five)] and len(five) > 20
     assert table("photo_world", results).splitlines()[1:-1] == ["**style shift**", "", *five]
+    assert rows in table("systems_gap", results) and rows in table("photo_systems", results)

@@ -14,8 +14,9 @@ from ltgc.classifier.prompts import Prompted
 from ltgc.classifier.sentences import Sentences
 from ltgc.clip.encoder import Clip
 from ltgc.data.roots import image_root
-from ltgc.pipeline import params
+from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import class_slug
+from ltgc.pipeline.artifacts.runs import Run
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import Method
 from ltgc.training import checkpoint
@@ -23,7 +24,7 @@ from ltgc.training.fit import initial_classifier
 from ltgc.training.inputs import Inputs
 from ltgc.training.loop import train
 from ltgc.training.methods import METHODS
-from ltgc.training.phases import Start, TrainingPhase
+from ltgc.training.phases import Setup, TrainingPhase
 from ltgc.training.plan import TrainingSet
 from ltgc.training.systems import SYSTEMS, lpt, rac, vl_ltr
 from stages.evaluate import main as evaluate_stage
@@ -46,10 +47,10 @@ class TrainedInPhases:
         images = photos + (inputs.drawings(settings.generated) if method.startswith("ltgc") else [])
         data = TrainingSet(*inputs.load(images), original=len(photos))
         self.classifier = initial_classifier(METHODS[method], settings, inputs)
-        self.start = Start(METHODS[method], settings, inputs, images, data, self.classifier)
+        self.setup = Setup(METHODS[method], settings, inputs, images, data, self.classifier)
         self.phases: list[TrainingPhase] = []
         self.learned: list[set[str]] = []
-        for phase in SYSTEMS[method](self.start):
+        for phase in SYSTEMS[method](self.setup):
             before = {name: value.clone() for name, value in phase.network.state_dict().items()}
             train(phase.network, phase.plan, data, phase.settings, objective=phase.objective)
             after = phase.network.state_dict()
@@ -90,6 +91,9 @@ def test_a_run_is_evaluated_from_its_files_and_goes_on_from_its_last_phase(
     assert (saved / f"{file}.safetensors").exists()
     assert min(taken) > 1  # no phase has begun again
     resumed = load_classifier(saved, model)(IMAGES)
+    if method == "ltgc_lpt":  # shared prompts, group prompts and their keys, and the head
+        trained = files.read_record(saved / "run.json", Run).trained_parameters
+        assert trained == (2 + 20) * 10 * 32 + 20 * 32 + 3 * 24
 
     monkeypatch.undo()
     monkeypatch.chdir(root)
@@ -117,9 +121,9 @@ def test_lpt_learns_shared_prompts_and_then_group_prompts_in_a_frozen_encoder(ro
     assert plan.i.shape == (4, 12) and plan.weight is not None and (plan.weight[:, 0::2] == 1).all()
     falling = 0.5 * (1 - torch.arange(4) / 4)
     torch.testing.assert_close(plan.weight[:, 1::2, 0], falling[:, None].expand(4, 6))
-    plan = lpt.dual_plan(run.start, run.start.settings.model_copy(update={"steps": 400}))
+    plan = lpt.dual_plan(run.setup, run.setup.settings.model_copy(update={"steps": 400}))
     assert plan.source is not None
-    labels = run.start.data.labels[plan.i]
+    labels = run.setup.data.labels[plan.i]
     balanced, plain = (labels[plan.source == k].bincount() / (400 * 6) for k in (0, 1))
     torch.testing.assert_close(balanced, torch.full((3,), 1 / 3), rtol=0, atol=0.03)
     torch.testing.assert_close(plain, torch.tensor([102, 20, 4]) / 126, rtol=0, atol=0.01)
@@ -212,7 +216,7 @@ def test_vl_ltrs_contrast_takes_all_sentences_of_a_class_as_right() -> None:
 
 def test_rac_adds_logits_of_the_texts_of_the_nearest_images_and_descriptions(root: Path) -> None:
     run = TrainedInPhases("rac")
-    start, memory = run.start, run.classifier.branch
+    setup, memory = run.setup, run.classifier.branch
     assert len(run.learned) == 1 and "head" in run.learned[0]
     assert {n.split(".")[1] for n in run.learned[0] if n.startswith("branch.")} == {"head", "rank", "reader"}
     assert isinstance(memory, rac.Memory) and len(memory.images) == 126  # photos alone
@@ -230,8 +234,8 @@ def test_rac_adds_logits_of_the_texts_of_the_nearest_images_and_descriptions(roo
         torch.testing.assert_close(run.classifier(IMAGES), expected)
 
     # A photo retrieves neither itself nor its own description.
-    _, nearest = rac.remember(start)
-    own = next(k for k, (file, _) in enumerate(start.images) if file.path.endswith(PHOTO))
+    _, nearest = rac.remember(setup)
+    own = next(k for k, (file, _) in enumerate(setup.images) if file.path.endswith(PHOTO))
     rows = [row for row in nearest[own].tolist() if row >= 3]
     assert 3 + described.index("blue bells in snow") not in rows and len(rows) == 3
     itself = memory.images[[own]]

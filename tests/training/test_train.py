@@ -13,6 +13,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from helpers.training_world import COUNTS, NAMES, load_tiny
 from PIL import Image
+from safetensors.torch import load
 
 from ltgc.classifier import tuning
 from ltgc.classifier.network import Classifier, load_classifier
@@ -330,7 +331,7 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
     }
-    run = json.loads(first["run.json"])
+    run, adapter = json.loads(first["run.json"]), load(first["adapter/adapter_model.safetensors"])
     assert run.pop("key")
     assert 0 <= run.pop("val_accuracy") <= 100
     assert run == {
@@ -341,6 +342,7 @@ def test_a_run_writes_its_model_and_curve_and_the_same_bytes_for_the_same_seed(
         "original": sum(count[0] for count in COUNTS),
         "generated": 6,
         "images_seen": 4 * 5 * 2,
+        "trained_parameters": 3 * 24 + sum(tensor.numel() for tensor in adapter.values()),
         "drawings_weight": None,
         "head_alpha": None,
         "alpha": None,
@@ -398,6 +400,7 @@ def test_the_head_of_zero_shot_is_the_text_features_that_params_ask_for(
     torch.testing.assert_close(network.head.detach(), model.text_features(texts))
     assert network.logit_scale == pytest.approx(model.logit_scale if init == "templates" else 7.5)
     assert set(files(root / "models/clip_zero_shot/0")) == {"run.json", "head.safetensors"}
+    assert json.loads((root / "models/clip_zero_shot/0/run.json").read_text())["trained_parameters"] == 0
 
 
 def test_a_class_without_template_is_named(in_world: Callable[..., Path]) -> None:

@@ -23,6 +23,7 @@ class Run(Record):
     original: int  # images in D_o, the training split
     generated: int  # images in D_g, whether or not the method samples from it
     images_seen: int  # in all steps together; a mixed pair counts as two
+    trained_parameters: int  # weights that learned in some phase, the head included; 0 for zero-shot
     val_accuracy: float | None  # mean of the classes, percent, at the end; None without a validation split
     drawings_weight: float | None = None  # what the probe left of train.generated.share; None: no probe
     head_alpha: float | None = (
@@ -64,3 +65,17 @@ class ClassAccuracy(Record):
     train: int
     shot: ShotGroup
     accuracy: float  # percent
+
+
+class MethodCosts(Record):
+    """What a user needs for one method of a comparison: `costs` of results/<comparison>.json.
+
+    Calls and money are those of all stages before training that the method reads, so methods share them.
+    """
+
+    trained_parameters: int
+    seconds: float | None  # of training, mean of the seeds; as fast as the machine was. None: not noted
+    drawings: int  # Run.generated of the first seed
+    calls: int  # to the LLM and the vision model
+    usd: float | None  # at the prices of the models that were asked; None: one has no price
+    hosted_usd: float | None  # the same calls, tokens and drawings at the prices of hosted models

@@ -19,7 +19,7 @@ from ltgc.classifier.prompts import Prompted
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training.batches import Batch
-from ltgc.training.phases import Around, Objective, Start, TrainingPhase
+from ltgc.training.phases import Around, Objective, Setup, TrainingPhase
 from ltgc.training.plan import Plan, make_plan
 from ltgc.training.priors import class_counts
 from ltgc.training.samplers import CLASS_BALANCED, UNIFORM
@@ -66,34 +66,34 @@ class Matched(Around):
             return self.classifier.logits(F.normalize(found.float(), dim=-1)), near.float()
 
 
-def phases(start: Start) -> Iterator[TrainingPhase]:
-    classifier, visual = start.classifier, start.classifier.visual
+def phases(setup: Setup) -> Iterator[TrainingPhase]:
+    classifier, visual = setup.classifier, setup.classifier.visual
     if not isinstance(visual, Prompted):
         raise LTGCError("train.own.lpt.tuning: LPT tunes prompts; set it to prompts")
-    rarity = _rarity(class_counts(start.recipe, start.data, classifier.classes)).to(classifier.device)
+    rarity = _rarity(class_counts(setup.recipe, setup.data, classifier.classes)).to(classifier.device)
     balanced = CloudedLogits(rarity, classifier.logit_scale, positive=0.0, negative=4.0)
     unbalanced = CloudedLogits(rarity, classifier.logit_scale, positive=0.5, negative=8.0)
 
-    half = start.settings.model_copy(update={"steps": max(1, start.settings.steps // 2)})
-    plan = make_plan(start.recipe, start.data, half)
-    labels = start.data.labels.to(classifier.device)
+    half = setup.settings.model_copy(update={"steps": max(1, setup.settings.steps // 2)})
+    plan = make_plan(setup.recipe, setup.data, half)
+    labels = setup.data.labels.to(classifier.device)
     yield TrainingPhase(classifier, plan, half, _single(balanced, labels))
 
     visual.shared.requires_grad_(False)
     visual.add_groups(POOL, MATCHED)
     # Each step takes two batches, as the methods that mix do.
     pairs = half.model_copy(update={"batch_size": 2 * half.batch_size})
-    yield TrainingPhase(Matched(classifier), dual_plan(start, half), pairs, _dual(balanced, unbalanced, labels))
+    yield TrainingPhase(Matched(classifier), dual_plan(setup, half), pairs, _dual(balanced, unbalanced, labels))
 
 
-def dual_plan(start: Start, settings: TrainSettings) -> Plan:
+def dual_plan(setup: Setup, settings: TrainSettings) -> Plan:
     """In turn an image of a class-balanced batch, whose label counts 1, and one of a batch as images come.
 
     The label of the latter counts UNBALANCED at first and 0 in the end. settings: of each of the batches.
     """
-    assert start.recipe.i
-    samplings = [replace(start.recipe.i, sampler=sampler) for sampler in (CLASS_BALANCED, UNIFORM)]
-    plans = [make_plan(replace(start.recipe, i=sampling), start.data, settings) for sampling in samplings]
+    assert setup.recipe.i
+    samplings = [replace(setup.recipe.i, sampler=sampler) for sampler in (CLASS_BALANCED, UNIFORM)]
+    plans = [make_plan(replace(setup.recipe, i=sampling), setup.data, settings) for sampling in samplings]
     falling = UNBALANCED * (1 - torch.arange(settings.steps) / settings.steps)
     weight = torch.stack([torch.ones(settings.steps), falling], -1)  # (steps, 2)
     return Plan(

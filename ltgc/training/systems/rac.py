@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ltgc.classifier.memory import Memory
 from ltgc.clip.class_texts import class_texts
 from ltgc.training.batches import Batch
-from ltgc.training.phases import Around, Start, TrainingPhase
+from ltgc.training.phases import Around, Setup, TrainingPhase
 from ltgc.training.plan import make_plan
 
 
@@ -30,33 +30,34 @@ class Retrieved(Around):
             return self.classifier.logits(features) + memory.text_logits(texts)
 
 
-def phases(start: Start) -> Iterator[TrainingPhase]:
-    classifier, clip = start.classifier, start.inputs.clip
-    memory, retrieved = remember(start)
+def phases(setup: Setup) -> Iterator[TrainingPhase]:
+    classifier, clip = setup.classifier, setup.inputs.clip
+    memory, retrieved = remember(setup)
     memory.encode = clip.image_features
     classifier.branch = memory
-    plan = make_plan(start.recipe, start.data, start.settings)
-    loss = start.loss(plan.soft)
+    plan = make_plan(setup.recipe, setup.data, setup.settings)
+    loss = setup.loss(plan.soft)
 
     def objective(network: nn.Module, batch: Batch) -> Tensor:
         return loss(network(batch.pixels, retrieved[batch.i]), batch.targets)
 
-    yield TrainingPhase(Retrieved(classifier), plan, start.settings, objective)
+    yield TrainingPhase(Retrieved(classifier), plan, setup.settings, objective)
 
 
-def remember(start: Start) -> tuple[Memory, Tensor]:
+def remember(setup: Setup) -> tuple[Memory, Tensor]:
     """The memory, and what it retrieves for each of its images, (N, ranks)."""
-    inputs, device = start.inputs, start.classifier.device
+    inputs, device = setup.inputs, setup.classifier.device
     templates = class_texts("templates", inputs.classes, inputs.templates)
     described = sorted({d.description for d in inputs.descriptions if d.kept and d.description})
-    features, labels = inputs.features(start.images)
+    features, labels = inputs.features(setup.images)
     texts = inputs.clip.text_features([*templates, *described])
-    scale = torch.tensor(start.classifier.logit_scale, device=device)
-    memory = Memory(features.clone(), labels.to(device), texts.clone(), scale, start.classifier.head)
+    scale = torch.tensor(setup.classifier.logit_scale, device=device)
+    images = features[torch.arange(len(labels))]
+    memory = Memory(images, labels.to(device), texts.clone(), scale, setup.classifier.head)
 
     rows = {text: len(templates) + row for row, text in enumerate(described)}
-    own = [rows.get(inputs.texts.get(file.path, ""), -1) for file, _ in start.images]
-    all_own = torch.arange(len(features), device=device), torch.tensor(own, device=device)
-    parts = torch.arange(len(features)).split(256)
-    nearest = [memory.nearest(features[part], (all_own[0][part], all_own[1][part])) for part in parts]
+    own = [rows.get(inputs.texts.get(file.path, ""), -1) for file, _ in setup.images]
+    all_own = torch.arange(len(images), device=device), torch.tensor(own, device=device)
+    parts = torch.arange(len(images)).split(256)
+    nearest = [memory.nearest(images[part], (all_own[0][part], all_own[1][part])) for part in parts]
     return memory, torch.cat(nearest)

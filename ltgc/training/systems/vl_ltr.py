@@ -23,7 +23,7 @@ from ltgc.clip.encoder import Clip
 from ltgc.training.batches import Batch
 from ltgc.training.inputs import Inputs
 from ltgc.training.losses import Loss
-from ltgc.training.phases import Around, Objective, Start, TrainingPhase
+from ltgc.training.phases import Around, Objective, Setup, TrainingPhase
 from ltgc.training.plan import TrainingSet, make_plan
 
 ANCHORS = 64  # sentences of a class at most
@@ -70,27 +70,27 @@ class Apart(Around):
             return self.classifier.logits(features), branch.sentence_logits(features)
 
 
-def phases(start: Start) -> Iterator[TrainingPhase]:
-    classifier, clip = start.classifier, start.inputs.clip
-    half = start.settings.model_copy(update={"steps": max(1, start.settings.steps // 2)})
-    texts, labels = sentences(start.inputs)
+def phases(setup: Setup) -> Iterator[TrainingPhase]:
+    classifier, clip = setup.classifier, setup.inputs.clip
+    half = setup.settings.model_copy(update={"steps": max(1, setup.settings.steps // 2)})
+    texts, labels = sentences(setup.inputs)
     tokens = clip.tokenize(clip.fitting(texts)).to(classifier.device)
     labels = labels.to(classifier.device)
 
     classifier.head.requires_grad_(False)
     network = Contrast(classifier, clip)
-    plan = make_plan(start.recipe, start.data, half)
-    yield TrainingPhase(network, plan, half, _contrast(start, tokens, labels))
+    plan = make_plan(setup.recipe, setup.data, half)
+    yield TrainingPhase(network, plan, half, _contrast(setup, tokens, labels))
 
     with torch.no_grad():
         found = torch.cat([network.text_features(part) for part in tokens.split(256)])
-        classifier.branch = branch = _branch(classifier, found, labels, start.data)
+        classifier.branch = branch = _branch(classifier, found, labels, setup.data)
         classifier.head.copy_(F.normalize(branch.anchors.sum(1), dim=-1))
     classifier.head.requires_grad_(True)
     classifier.visual.requires_grad_(False)
     later = half.model_copy(update={"lr": HEAD_LR})
-    plan = make_plan(start.recipe, start.data, later)
-    yield TrainingPhase(Apart(classifier), plan, later, _both(start.loss(plan.soft)))
+    plan = make_plan(setup.recipe, setup.data, later)
+    yield TrainingPhase(Apart(classifier), plan, later, _both(setup.loss(plan.soft)))
 
 
 def sentences(inputs: Inputs) -> tuple[list[str], Tensor]:
@@ -146,9 +146,9 @@ def _branch(classifier: Classifier, texts: Tensor, labels: Tensor, data: Trainin
     return Sentences(anchors, missing, torch.tensor(classifier.logit_scale))
 
 
-def _contrast(start: Start, tokens: Tensor, labels: Tensor) -> Objective:
+def _contrast(setup: Setup, tokens: Tensor, labels: Tensor) -> Objective:
     """Of each image and a random sentence of its class. Of a batch cut in shares, each contrasts its own."""
-    clip, of_images = start.inputs.clip, start.data.labels.to(labels.device)
+    clip, of_images = setup.inputs.clip, setup.data.labels.to(labels.device)
     with torch.no_grad():
         known = torch.cat([clip.model.encode_text(part, normalize=True) for part in tokens.split(256)])
     order = labels.argsort(stable=True)
