@@ -1,11 +1,12 @@
-"""What stages need in memory to read the artifacts of a whole data set, without a model, a server or an image.
+"""What stages need in memory for the artifacts of a whole data set, without a model, a server or an image.
 
     python benchmarks/full_size.py inat2018    # or imagenet_lt
 
 Lists as long as the data set's are written: manifest, descriptions, templates, attempts, scores. Then run, each in
-a process of its own: the stage loops; the filter of generate with 512 features a text, all of them 0; what train
-and report know of photos and drawings. iNaturalist 2018 has 8,142 classes, 461,939 photos, 225,630 descriptions of
-photos, 549,843 others and 631,670 attempts.
+a process of its own: the stage loops; the filter of generate with 512 features a text, all of them 0; train up to
+the first step of `balanced_photos` and of `ltgc_plus`, with 512 random features an image, where a probe is trained
+for one step on one part of the images; what report knows of photos and drawings. iNaturalist 2018 has 8,142
+classes, 461,939 photos, 225,630 descriptions of photos, 549,843 others and 631,670 attempts.
 """
 
 import json
@@ -14,8 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
@@ -147,11 +151,62 @@ def filter_texts() -> None:
     Contrast(NoClip(), [c.name for c in classes], classes, listed, 3.0)  # type: ignore[arg-type]
 
 
-def train_inputs() -> None:
-    from ltgc.training.inputs import Inputs
+def first_heads() -> None:
+    import torch
+    import torch.nn.functional as F
 
-    inputs = Inputs(None, Path("photos"))  # type: ignore[arg-type]
-    print(f"{len(inputs.photos('train')):,} photos and {len(inputs.accepted):,} drawings")
+    from ltgc.clip.pixels import FilePixels
+    from ltgc.pipeline import params
+    from ltgc.pipeline.settings.training import Method
+    from ltgc.training import probe, transfer
+    from ltgc.training.first_head import probe_first, weigh_drawings
+    from ltgc.training.inputs import Inputs
+    from ltgc.training.methods import METHODS
+    from ltgc.training.plan import TrainingSet, make_plan
+
+    class RandomVisual(torch.nn.Module):
+        preprocess_cfg = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "shortest"}  # noqa: RUF012
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.randn(len(images), WIDTH)
+
+    class RandomClip:
+        model = SimpleNamespace(visual=RandomVisual())
+        device, preprocess, logit_scale = torch.device("cpu"), None, 100.0
+
+        def pixels(self, image: object) -> torch.Tensor:
+            return torch.zeros(3, 224, 224, dtype=torch.uint8)
+
+        def text_features(self, texts: list[str]) -> torch.Tensor:
+            return F.normalize(torch.randn(len(texts), WIDTH), dim=-1)
+
+    def first_part(images: int, classes: int) -> Sequence[torch.Tensor]:
+        return parts(images, classes)[:1]
+
+    def trained_on_a_part(*samples: Any) -> torch.Tensor:
+        with patch.object(probe, "parts", first_part):
+            return train_head(*samples)
+
+    parts, train_head = probe.parts, probe.train_head
+    FilePixels.__getitem__ = lambda self, rows: torch.zeros(len(rows), 3, 8, 8)  # type: ignore[method-assign]
+    probe.STEPS = transfer.STEPS = 1
+    probe.train_head, transfer.parts = trained_on_a_part, first_part  # type: ignore[assignment]
+    torch.manual_seed(0)
+    clip: Any = RandomClip()
+    inputs, train = Inputs(clip, Path("photos")), params.load("train").train
+    photos = inputs.photos("train")
+    methods: tuple[Method, Method] = ("balanced_photos", "ltgc_plus")
+    for method in methods:
+        recipe, settings = METHODS[method], train.of(method)
+        drawings = [] if method == "balanced_photos" else inputs.drawings(settings.generated)
+        head = torch.nn.Parameter(clip.text_features(inputs.classes))
+        classifier: Any = SimpleNamespace(head=head, logit_scale=clip.logit_scale)
+        settings, _ = weigh_drawings(recipe, settings, classifier, drawings, inputs)
+        probe_first(recipe, settings, classifier, drawings, inputs)
+        images = photos + drawings
+        data = TrainingSet(*inputs.load(images), original=len(photos), strengths=inputs.strengths(images))
+        make_plan(recipe, data, settings)
+        print(f"{method}: {len(photos):,} photos and {len(drawings):,} drawings")
 
 
 def report_inputs() -> None:
@@ -174,7 +229,7 @@ def report_inputs() -> None:
 PARTS: dict[str, Callable[[], None]] = {
     "loops": loops,
     "filter": filter_texts,
-    "train": train_inputs,
+    "train": first_heads,
     "report": report_inputs,
 }
 

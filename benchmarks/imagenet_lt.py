@@ -30,8 +30,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import instant_world
 import psutil
-from instant_world import SHAPES, Shape, running_server, take_photos, write_params
+from instant_server import running_server
+from instant_world import SHAPES, Shape, take_photos, write_params
 from rich.console import Console
 from rich.table import Table
 
@@ -104,7 +106,7 @@ def prepared(folder: Path, shape: str, classes: int, thin: int) -> int:
 def rehearse(folder: Path, target: int) -> Iterator[tuple[str, Usage]]:
     """Every stage once."""
     project, pool = folder / "project", folder / "pool"
-    with running_server() as base_url:
+    with running_server(instant_world.__file__) as base_url:
         write_params(project, folder / "photos", f"local-dir:{folder / 'clip'}", base_url, target, STEPS)
         for stage in STAGES:
             disk, stored = on_disk(folder), calls(pool)

@@ -4,20 +4,16 @@ import asyncio
 import base64
 import hashlib
 import io
-import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import instant_server
 import numpy as np
 import yaml
-from completions import completion
+from instant_server import completion
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +99,7 @@ def write_params(project: Path, photos: Path, clip: str, base_url: str, target: 
     values["extend"] |= {"target": target, "max_rounds": 30}
     values["clip"] |= {"model": clip, "pretrained": None, "revision": None}
     values["train"] |= {"steps": steps, "batch_size": BATCH, "device": "cpu"}
-    values["methods"], values["seeds"] = ["clip_finetune", "balancemix"], [0]
+    values["methods"], values["seeds"] = ["balanced_photos", "balancemix", "ltgc_plus"], [0]
     values["ask"] |= {"max_images": 200}
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
@@ -111,19 +107,8 @@ def write_params(project: Path, photos: Path, clip: str, base_url: str, target: 
 # --- the servers ---
 
 
-async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """HTTP by hand: a framework would take more of the two cores than the clients that are measured."""
-    try:
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-            request = json.loads(await reader.readexactly(length))
-            body = json.dumps(drawing(request) if "prompt" in request else chat(request)).encode()
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-            writer.write(head + body)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
+async def respond(request: dict[str, Any]) -> dict[str, Any]:
+    return drawing(request) if "prompt" in request else chat(request)
 
 
 def drawing(request: dict[str, Any]) -> dict[str, Any]:
@@ -177,23 +162,5 @@ TEXT = """
 WORDS = TEXT.split()
 
 
-async def serve() -> None:
-    listening = await asyncio.start_server(respond, "127.0.0.1", 0, limit=2**24, backlog=1024)
-    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
-    await asyncio.to_thread(sys.stdin.read)  # ends with the process that started it
-    os._exit(0)
-
-
-@contextmanager
-def running_server() -> Iterator[str]:
-    command = [sys.executable, __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(instant_server.serve(respond))

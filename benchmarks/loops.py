@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import instant_server
 import numpy as np
 import openai
-from completions import completion
+from instant_server import completion
 from langchain_core.messages import HumanMessage
 from PIL import Image
 from rich.console import Console
@@ -59,33 +60,10 @@ ONE_AT_A_TIME = 10  # calls measured; the rest of the 2,000 would take half an h
 PHOTOS = 2 * IN_FLIGHT
 TOGETHER = "together"  # in place of a latency: answers when IN_FLIGHT requests wait for one
 MANY_CLASSES, FEW_CLASSES, DESCRIPTIONS = 8142, 500, 20  # iNaturalist 2018
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 console = Console(width=115)
 
 
 # --- the server ---
-
-
-async def respond(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: Callable[[], Awaitable[Any]]
-) -> None:
-    """HTTP by hand: a framework would take more of the two cores than the clients that are measured."""
-    try:
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
-            question = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
-            if not isinstance(question, str):  # with an image
-                question = " ".join(part["text"] for part in question if part["type"] == "text")
-            await pause()
-            body = json.dumps(reply(question)).encode()
-            writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-                % (len(body), body)
-            )
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
 
 
 def reply(question: str) -> dict[str, Any]:
@@ -106,26 +84,19 @@ def reply(question: str) -> dict[str, Any]:
 
 async def serve(latency: str) -> None:
     waiting = asyncio.Barrier(IN_FLIGHT)
-    pause = waiting.wait if latency == TOGETHER else lambda: asyncio.sleep(float(latency))
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await respond(reader, writer, pause)
+    async def respond(request: dict[str, Any]) -> dict[str, Any]:
+        question = request["messages"][-1]["content"]
+        if not isinstance(question, str):  # with an image
+            question = " ".join(part["text"] for part in question if part["type"] == "text")
+        await (waiting.wait() if latency == TOGETHER else asyncio.sleep(float(latency)))
+        return reply(question)
 
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0, limit=2**22, backlog=1024)
-    print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
-    await asyncio.to_thread(sys.stdin.read)  # ends with the process that started it
-    os._exit(0)
+    await instant_server.serve(respond)
 
 
-@contextmanager
-def running_server(latency: float | str) -> Iterator[str]:
-    command = [sys.executable, __file__, "serve", str(latency)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin and process.stdout
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
+def running_server(latency: float | str) -> AbstractContextManager[str]:
+    return instant_server.running_server(__file__, "serve", str(latency))
 
 
 def section(base_url: str, concurrency: int) -> ChatSettings:

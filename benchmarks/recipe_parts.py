@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from embedded.styles import STYLES, restyle
-from ltgc.classifier.inference import clip_features
+from ltgc.classifier.features import clip_features
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.weights import load_clip
 from ltgc.data.roots import image_root
@@ -23,7 +23,7 @@ from ltgc.pipeline import params
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import probe
 from ltgc.training.first_head import probed_head
-from ltgc.training.inputs import Inputs
+from ltgc.training.inputs import Inputs, Labelled
 from ltgc.training.methods import METHODS
 from ltgc.training.plan import TrainingSet
 
@@ -36,10 +36,10 @@ def main() -> None:
     inputs = Inputs(clip, image_root(section.data))
     recipe, own = METHODS["ltgc_plus"], section.train.of("ltgc_plus")
     texts = clip.text_features(class_texts("templates", inputs.classes, inputs.templates))
-    photos, photo_labels = inputs.features(inputs.photos("train"))
-    drawings, labels = inputs.features(inputs.accepted)
+    photos, photo_labels = features(inputs, inputs.photos("train"))
+    drawings, labels = features(inputs, inputs.accepted)
     pixels, _ = inputs.load(inputs.accepted)
-    validation = inputs.features(inputs.photos("val"))
+    validation = features(inputs, inputs.photos("val"))
     groups = {"Many": [c.shot == "many" for c in inputs.classes], "Few": [c.shot == "few" for c in inputs.classes]}
     torch.manual_seed(0)
 
@@ -74,12 +74,19 @@ def main() -> None:
     for part, change in {"share": None, "adjust": False, "photos_last": 0.0}.items():
         report(f"{part} {change}", [texts, control, head(changed(own, **{part: change}), drawings, labels)])
     for times in (1, 2):
-        styled = clip_features(clip, restyled(pixels[torch.arange(len(labels))], times))
+        everything = torch.arange(len(labels))
+        styled = clip_features(clip, restyled(pixels[everything], times))[everything]
         report(f"drawings in vintage style, {times} times", [texts, control, head(own, styled, labels)])
     wrong = labels[torch.randperm(len(labels))]
     report("drawings with wrong labels", [texts, control, head(own, drawings, wrong)])
     copies = torch.tensor([int(torch.multinomial((photo_labels == label).float(), 1)) for label in labels])
     report("copies of photos for drawings", [texts, control, head(own, photos[copies], labels)])
+
+
+def features(inputs: Inputs, images: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    """Unit features (N, D) and labels (N,), in memory."""
+    of_images, labels = inputs.features(images)
+    return of_images[torch.arange(len(labels))], labels
 
 
 def changed(settings: TrainSettings, **generated: Any) -> TrainSettings:

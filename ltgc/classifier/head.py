@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltgc.classifier.inference import clip_features
+from ltgc.classifier.features import Features
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.encoder import Clip
-from ltgc.clip.pixels import Pixels
 from ltgc.pipeline.artifacts.dataset import ClassRecord
 from ltgc.pipeline.artifacts.descriptions import ClassTemplate, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.errors import LTGCError
@@ -26,7 +25,7 @@ class HeadSource:
     classes: Sequence[ClassRecord]
     templates: Sequence[ClassTemplate]
     descriptions: Callable[[], Sequence[ExistingDescription | ExtendedDescription]]
-    photos: Callable[[], tuple[Pixels, Tensor]]  # D_o and its labels (N,)
+    photos: Callable[[], tuple[Features, Tensor]]  # CLIP's features of D_o before training, and its labels (N,)
 
 
 def initial_head(init: str, source: HeadSource) -> Tensor:
@@ -50,18 +49,21 @@ def _mean_of_descriptions(source: HeadSource) -> Tensor:
 @torch.inference_mode()
 def _mean_of_photos(source: HeadSource) -> Tensor:
     """The mean over the training photos of a class, each a unit feature of CLIP before training."""
-    pixels, labels = source.photos()
+    features, labels = source.photos()
     missing = set(range(len(source.classes))) - set(labels.tolist())
     if missing:
         name = source.classes[min(missing)].name
         raise LTGCError(f"train.head_init: class_means needs a training photo of each class, {name!r} has none")
-    return _mean_of_classes(clip_features(source.clip, pixels), labels, len(source.classes))
+    return _mean_of_classes(features, labels, len(source.classes))
 
 
-def _mean_of_classes(features: Tensor, labels: Tensor, classes: int) -> Tensor:
+def _mean_of_classes(features: Features, labels: Tensor, classes: int) -> Tensor:
     """Unit vectors (classes, D) in the direction of each class's mean; features: (N, D), labels: (N,)."""
-    sums = torch.zeros(classes, features.shape[1], device=features.device)
-    return F.normalize(sums.index_add(0, labels.to(features.device), features), dim=-1)
+    first = features[torch.tensor([0])]
+    sums = first.new_zeros(classes, first.shape[1])
+    for part in torch.arange(len(features)).split(4096):
+        sums.index_add_(0, labels[part].to(sums.device), features[part])
+    return F.normalize(sums, dim=-1)
 
 
 def _random(source: HeadSource) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ltgc.classifier import devices
 from ltgc.classifier.network import Classifier
-from ltgc.clip.encoder import Clip
 from ltgc.clip.pixels import Pixels, Request, batches
 from ltgc.pipeline import timing
 
@@ -58,21 +57,6 @@ def ensembled(classifier: Classifier, pixels: Tensor) -> Tensor:
     corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     crops = [larger[..., top : top + height, left : left + width] for top, left in corners]
     return torch.stack([classifier(crop) for crop in crops]).mean(0)
-
-
-@torch.inference_mode()
-def clip_features(clip: Clip, pixels: Pixels) -> Tensor:
-    """Unit features (N, D) of all images, by CLIP's encoder before training."""
-    encoder = Classifier(clip.model.visual, torch.empty(0, 0, device=clip.device), 1.0)
-    features: Tensor | None = None
-    with timing.steps:
-        for part in torch.arange(len(pixels)).split(256):
-            found = encoder.features(pixels[part])
-            if features is None:  # made once: a list of parts, put together in the end, takes twice the memory
-                features = found.new_empty(len(pixels), found.shape[1])
-            features[part] = found
-    assert features is not None
-    return features
 
 
 def class_mean_accuracy(

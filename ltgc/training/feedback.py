@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ltgc.classifier.features import Rows
 from ltgc.clip.class_texts import class_texts
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training.first_head import probed_head
@@ -44,8 +45,8 @@ def confusions(inputs: Inputs, settings: TrainSettings) -> Tensor:
     fold, weights = folds(kinds), shares(kinds)
     found = torch.zeros(len(texts), len(texts))
     for number in range(FOLDS):
-        known, unknown = fold != number, (fold == number).nonzero()[:, 0]
-        data = TrainingSet(features[known], labels[known], original=int((known & ~drawing).sum()))
+        known, unknown = (mask.nonzero()[:, 0] for mask in (fold != number, fold == number))
+        data = TrainingSet(Rows(features, known), labels[known], original=int((~drawing[known]).sum()))
         head = probed_head(METHODS["ltgc_plus"], settings, texts, scale, data)
         for rows in unknown.split(ROWS):
             probabilities = (scale * features[rows] @ head.T).softmax(-1).cpu()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ltgc.classifier.features import Features
 from ltgc.classifier.network import Classifier
 from ltgc.pipeline.settings.training import TrainSettings
 from ltgc.training import probe
@@ -66,14 +67,13 @@ def probed_head(
 ) -> Tensor:
     """The head (C, D) that a probe trains from `head`, on images as the whole run samples them.
 
-    data: its pixels are features (N, D), on the device of the head.
+    data: its pixels are features (N, D) on the device of the head.
     """
     shares = image_shares(recipe, data, settings)
     priors = torch.zeros(2, len(head))  # of drawings, and of photos
     if settings.generated.adjust:
         priors[1] = photo_prior(data.labels, data.drawing, shares, len(head)).log()
     columns = (data.labels, shares, priors, (~data.drawing).long())
-    assert isinstance(data.pixels, Tensor)
     samples = probe.Samples(data.pixels, *(tensor.to(head.device) for tensor in columns))
     return probe.train_head(head, samples, logit_scale)
 
@@ -87,7 +87,7 @@ def _probed(
     return probed_head(recipe, settings, classifier.head, classifier.logit_scale, data)
 
 
-def _validation(inputs: Inputs, classifier: Classifier) -> tuple[Tensor, Tensor]:
+def _validation(inputs: Inputs, classifier: Classifier) -> tuple[Features, Tensor]:
     features, labels = inputs.features(inputs.photos("val"))
     return features, labels.to(classifier.head.device)
 

@@ -146,7 +146,7 @@ def initial_classifier(recipe: Recipe, settings: TrainSettings, inputs: Inputs) 
         inputs.classes,
         inputs.templates,
         descriptions=lambda: inputs.descriptions,
-        photos=lambda: inputs.load(inputs.photos("train")),
+        photos=lambda: inputs.features(inputs.photos("train")),
     )
     head = initial_head(settings.head_init, source)
     visual = deepcopy(clip.model.visual)  # tuned in place, and the next run starts from it, too

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltgc.classifier.inference import clip_features
+from ltgc.classifier.features import Features, Rows, clip_features
 from ltgc.clip import pixels
 from ltgc.clip.class_texts import class_texts
 from ltgc.clip.encoder import Clip
@@ -39,7 +39,7 @@ class Inputs:
         self.clip = clip
         self._image_root = image_root
         self._pixels: dict[tuple[Labelled, ...], pixels.Pixels] = {}
-        self._features: dict[tuple[Labelled, ...], Tensor] = {}
+        self._features: dict[tuple[Labelled, ...], Features] = {}
 
     @cached_property
     def classes(self) -> list[ClassRecord]:
@@ -70,20 +70,25 @@ class Inputs:
         kept = keep_generated(labels, [c.train for c in self.classes], settings)
         return [self.accepted[position] for position in kept]
 
-    @cached_property
+    @property
     def accepted(self) -> list[Labelled]:
-        dropped = {drawing.image for drawing in files.read_csv(DROPPED, Contamination)}
-        return [(ImageFile(image), label) for image, label, _ in self._accepted if image not in dropped]
+        return self._drawings[0]
 
     def strengths(self, images: Sequence[Labelled]) -> Tensor:
         """(N,) float32: of drawings that start from a photo, how far each may have gone from it; of others 0."""
-        strengths = {image: strength for image, _, strength in self._accepted}
-        return torch.tensor([strengths.get(file.path) or 0.0 for file, _ in images])
+        return torch.tensor([self._drawings[1].get(file.path, 0.0) for file, _ in images])
 
     @cached_property
-    def _accepted(self) -> list[tuple[str, int, float | None]]:
-        attempts = files.each_jsonl(ATTEMPTS, Attempt)
-        return [(a.image, a.label, a.strength) for a in attempts if a.verdict == "accepted" and a.image]
+    def _drawings(self) -> tuple[list[Labelled], dict[str, float]]:
+        """The accepted drawings, and by their paths the strengths of those that start from a photo."""
+        dropped = {drawing.image for drawing in files.read_csv(DROPPED, Contamination)}
+        drawings, strengths = [], {}
+        for attempt in files.each_jsonl(ATTEMPTS, Attempt):
+            if attempt.verdict == "accepted" and attempt.image and attempt.image not in dropped:
+                drawings.append((ImageFile(attempt.image), attempt.label))
+                if attempt.strength:
+                    strengths[attempt.image] = attempt.strength
+        return drawings, strengths
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -93,18 +98,18 @@ class Inputs:
             for d in self.descriptions
             if isinstance(d, ExistingDescription) and d.description
         }
-        return said | {a.image: a.prompt for a in files.read_jsonl(ATTEMPTS, Attempt) if a.image}
+        return said | {a.image: a.prompt for a in files.each_jsonl(ATTEMPTS, Attempt) if a.image}
 
     @cached_property
     def drawings_weight(self) -> float:
         """How much the accepted drawings are worth, in [0, 1], by the training split alone (transfer.py)."""
         photos = self.photos("train")
         features, labels = self.features(photos + self.accepted)
-        original = len(photos)
+        original, drawn = torch.arange(len(labels)).tensor_split([len(photos)])
         texts = self.clip.text_features(class_texts("templates", self.classes, self.templates))
         return drawings_weight(
-            (features[:original], labels[:original]),
-            (features[original:], labels[original:]),
+            (Rows(features, original), labels[original]),
+            (Rows(features, drawn), labels[drawn]),
             texts,
             self.clip.logit_scale,
         )
@@ -114,8 +119,8 @@ class Inputs:
         """How many classes have no validation image: where there are any, validation decides nothing."""
         return len(self.classes) - len({label for _, label in self.photos("val")})
 
-    def features(self, images: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
-        """Unit features (N, D) by CLIP before training, on its device, and labels (N,) int64, on the CPU."""
+    def features(self, images: Sequence[Labelled]) -> tuple[Features, Tensor]:
+        """Unit features (N, D) by CLIP before training, and labels (N,) int64, on the CPU."""
         key = tuple(images)
         pixels, labels = self.load(images)
         if key not in self._features:

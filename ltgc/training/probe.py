@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltgc.classifier.features import Features
+
 STEPS, LR = 100, 0.003  # of Adam, on all images at once; accuracy is flat up to three times either
 POINTS = 10  # between one head and the next, of which validation chooses; each costs one matrix product
 # Logits at a time: 170 MB with gradients. Those of all images of ImageNet-LT would be 6 GB, of iNaturalist 150.
@@ -25,17 +27,16 @@ CONFIDENCE = 1.645  # standard errors: one in twenty useless sets of drawings pa
 class Samples:
     """What a probe learns from, on one device."""
 
-    features: Tensor  # (N, D) unit vectors
+    features: Features  # (N, D) unit vectors
     labels: Tensor  # (N,) int64
     shares: Tensor  # (N,) how much each image counts; they sum to 1
     priors: Tensor  # (P, C) what is added to logits
     source: Tensor  # (N,) int64: the row of `priors` for each image
 
 
-def parts(images: int, classes: int) -> list[slice]:
-    """The images in parts that have at most LOGITS logits."""
-    size = max(1, LOGITS // classes)
-    return [slice(start, start + size) for start in range(0, images, size)]
+def parts(images: int, classes: int) -> Sequence[Tensor]:
+    """The images, as indices (n,) int64, in parts that have at most LOGITS logits."""
+    return torch.arange(images).split(max(1, LOGITS // classes))
 
 
 def train_head(start: Tensor, samples: Samples, logit_scale: float) -> Tensor:
@@ -53,7 +54,7 @@ def train_head(start: Tensor, samples: Samples, logit_scale: float) -> Tensor:
     return F.normalize(head.detach(), dim=-1)
 
 
-def choose(path: Sequence[Tensor], features: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+def choose(path: Sequence[Tensor], features: Features, labels: Tensor) -> tuple[Tensor, float]:
     """The head on the way along `path` that is right most often, by the mean of the classes, and where that is.
 
     path: heads (C, D), joined by straight lines; the place is 0 at the first, 1 at the second, and so on.
@@ -72,7 +73,7 @@ def at(path: Sequence[Tensor], place: float) -> Tensor:
     return F.normalize(torch.lerp(path[leg], path[leg + 1], place - leg), dim=-1)
 
 
-def helps(head: Tensor, other: Tensor, features: Tensor, labels: Tensor) -> bool:
+def helps(head: Tensor, other: Tensor, features: Features, labels: Tensor) -> bool:
     """Whether `head` is right more often than `other` by more than chance explains, image by image.
 
     One-sided 95 % bound of the difference, each class counting as much. The variance is the share of images on
@@ -85,8 +86,13 @@ def helps(head: Tensor, other: Tensor, features: Tensor, labels: Tensor) -> bool
     return bool(gain > CONFIDENCE * error)
 
 
-def _right(head: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-    return ((features @ head.T).argmax(-1) == labels).double()
+def predicted(head: Tensor, features: Features) -> Tensor:
+    """The class whose unit vector in `head`, (C, D), is nearest to each image, (N,) int64."""
+    return torch.cat([(features[part] @ head.T).argmax(-1) for part in parts(len(features), len(head))])
+
+
+def _right(head: Tensor, features: Features, labels: Tensor) -> Tensor:
+    return (predicted(head, features) == labels).double()
 
 
 def _of_classes(values: Tensor, labels: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ltgc.pipeline.artifacts.descriptions import EXTENDED, TEMPLATES, ExtendedDe
 from ltgc.pipeline.artifacts.drawings import ATTEMPTS, DROPPED, Attempt, Contamination
 from ltgc.pipeline.artifacts.feedback import RIVALS, Feedback
 from ltgc.pipeline.errors import LTGCError
+from ltgc.training import feedback as out_of_fold
 from ltgc.training.feedback import divide, folds, rivals
 from stages import extend
 
@@ -101,6 +102,21 @@ def test_a_round_adds_to_what_there_is_and_asks_nothing_else(world):
     assert [a for a in drawn if (a.label, a.index) in {(d.label, d.index) for d in listed}] == attempts
     paintings = [request for request in world.requests if "prompt" in request]
     assert sorted(request["prompt"] for request in paintings) == sorted(d.description for d in new if d.kept)
+
+
+def test_each_image_is_judged_by_a_head_that_was_not_trained_on_it(world, monkeypatch):
+    trained: list[torch.Tensor] = []
+
+    def untrained(recipe, settings, head, scale, data):
+        trained.append(data.pixels)
+        return head
+
+    monkeypatch.setattr(out_of_fold, "probed_head", untrained)
+    feedback.main(4, None)
+    drawings = sum(a.verdict == "accepted" for a in files.read_jsonl(ATTEMPTS, Attempt))
+    count = sum(PHOTOS.values()) + drawings
+    assert len(trained) == 5
+    assert sum(count - len(each) for each in trained) == count  # each is left out once
 
 
 def test_the_controls_speak_of_no_rivals_and_of_random_ones(world):

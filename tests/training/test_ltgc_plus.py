@@ -1,6 +1,7 @@
 """The parts of ltgc_plus, each on its own: sampling, adjusted logits, photos last, probe, interpolation."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from helpers.paths import ROOT
 from helpers.training_world import load_tiny
 
+from ltgc.classifier import features as clip_features
 from ltgc.classifier import lora, tuning
 from ltgc.classifier.network import Classifier
 from ltgc.pipeline import params
@@ -220,6 +222,30 @@ def test_the_recipe_says_what_its_drawings_were_worth_and_how_far_from_zero_shot
     run = json.loads((root / "models/balanced_photos/0/run.json").read_text())
     assert run["alpha"] in interpolation.ALPHAS and run["drawings_weight"] is None
     assert 0 <= run["head_alpha"] <= 1
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_features_that_do_not_fit_in_memory_make_the_same_model_from_a_file(
+    in_world: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, validated: bool
+) -> None:
+    root = in_world(head_init="class_means")
+    if not validated:  # then the training split says what the drawings are worth
+        lines = (root / MANIFEST).read_text().splitlines(keepends=True)
+        (root / MANIFEST).write_text("".join(line for line in lines if ",val" not in line))
+    train_stage("ltgc_plus", "0")
+    in_memory = (root / "models/ltgc_plus/0/head.safetensors").read_bytes()
+    shutil.rmtree(root / "models")
+    made = []
+
+    class Counted(clip_features.FileFeatures):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(clip_features, "MEMORY_LIMITS", {"cpu": 0})
+    monkeypatch.setattr(clip_features, "FileFeatures", Counted)
+    train_stage("ltgc_plus", "0")
+    assert made and (root / "models/ltgc_plus/0/head.safetensors").read_bytes() == in_memory
 
 
 def test_where_a_class_has_no_validation_image_alpha_is_a_safe_constant(

@@ -52,11 +52,12 @@ def remember(setup: Setup) -> tuple[Memory, Tensor]:
     features, labels = inputs.features(setup.images)
     texts = inputs.clip.text_features([*templates, *described])
     scale = torch.tensor(setup.classifier.logit_scale, device=device)
-    memory = Memory(features.clone(), labels.to(device), texts.clone(), scale, setup.classifier.head)
+    images = features[torch.arange(len(labels))]
+    memory = Memory(images, labels.to(device), texts.clone(), scale, setup.classifier.head)
 
     rows = {text: len(templates) + row for row, text in enumerate(described)}
     own = [rows.get(inputs.texts.get(file.path, ""), -1) for file, _ in setup.images]
-    all_own = torch.arange(len(features), device=device), torch.tensor(own, device=device)
-    parts = torch.arange(len(features)).split(256)
-    nearest = [memory.nearest(features[part], (all_own[0][part], all_own[1][part])) for part in parts]
+    all_own = torch.arange(len(images), device=device), torch.tensor(own, device=device)
+    parts = torch.arange(len(images)).split(256)
+    nearest = [memory.nearest(images[part], (all_own[0][part], all_own[1][part])) for part in parts]
     return memory, torch.cat(nearest)
