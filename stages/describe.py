@@ -5,6 +5,7 @@ python -m stages.describe
 
 import asyncio
 from collections import Counter
+from typing import BinaryIO
 
 from graphs import describe, prompts, review
 from graphs.state import DescribeContext, DescribeState
@@ -18,7 +19,7 @@ from ltgc.pipeline import files, params, stage
 from ltgc.pipeline.artifacts.dataset import CLASSES, MANIFEST, ClassRecord, ImageRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, ExistingDescription
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
-from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.concurrency import run_each
 from ltgc.pipeline.params import Params
 
 
@@ -30,16 +31,18 @@ def main() -> None:
     few = {c.label: c for c in classes if c.train < settings.extend.target}  # the tail classes
     manifest = files.each_csv(MANIFEST, ImageRecord)
     tail = [image for image in manifest if image.split == "train" and image.label in few]
+    tail.sort(key=lambda image: (image.label, image.path))
 
     verdicts = review.load()
-    with Store(STORE / "describe", [settings.vision], budget.load()) as store:
-        described = asyncio.run(describe_all(settings, tail, few, verdicts, store)) if tail else []
-
-    records = [verdicts.existing(record) for record, _ in described]
-    records.sort(key=lambda record: (record.label, record.image))
-    files.write_jsonl(EXISTING, records)
+    calls = Calls(Counter(), Counter())
+    with (
+        files.replaced_file(EXISTING) as output,
+        Store(STORE / "describe", [settings.vision], budget.load()) as store,
+    ):
+        if tail:
+            calls = asyncio.run(describe_all(settings, tail, few, verdicts, store, output))
     verdicts.say_unused("existing")
-    files.write_json(CALLS / "describe.json", call_metrics(calls for _, calls in described))
+    files.write_json(CALLS / "describe.json", call_metrics([calls]))
 
 
 async def describe_all(
@@ -48,8 +51,11 @@ async def describe_all(
     few: dict[int, ClassRecord],
     verdicts: review.Review,
     store: Store,
-) -> list[tuple[ExistingDescription, Calls]]:
+    output: BinaryIO,
+) -> Calls:
+    """Describe `tail` and write a record of each, in its order; what was asked for that."""
     root, words = image_root(settings.data), prompts.load("describe", "again")
+    total, failed = Calls(Counter(), Counter()), dict[str, str]()
     decoding = asyncio.Semaphore(images.DECODED_AT_ONCE)
     at_once = settings.vision.concurrency + images.DECODED_AT_ONCE  # each holds its image
     with server.running(vision=settings.vision) as (vision,):
@@ -68,10 +74,16 @@ async def describe_all(
                 end = await describe.graph.ainvoke(start, context=context)
                 return end["record"], Calls.of(end)
 
-            described = await run_all("describe", tail, one, store.tally, at_once)
-        failed = {record.image: record.reason or "" for record, _ in described if not record.kept}
+            def take(described: tuple[ExistingDescription, Calls]) -> None:
+                record, calls = described
+                total.add(calls)
+                if not record.kept:
+                    failed[record.image] = record.reason or ""
+                output.write(files.json_line(verdicts.existing(record)))
+
+            await run_each("describe", tail, len(tail), one, take, store.tally, at_once)
         vision.check_failures(failed, len(tail), "description")
-    return described
+    return total
 
 
 def bad_image(image: ImageRecord) -> ExistingDescription:

@@ -5,6 +5,7 @@ python -m stages.extend
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from graphs import feedback, prompts, reflect, review
@@ -20,7 +21,7 @@ from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.artifacts.descriptions import EXISTING, EXTENDED, ExistingDescription, ExtendedDescription
 from ltgc.pipeline.artifacts.feedback import Feedback
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
-from ltgc.pipeline.concurrency import run_all
+from ltgc.pipeline.concurrency import run_each
 from ltgc.pipeline.params import Params
 
 
@@ -34,20 +35,23 @@ def main() -> None:
     tail = [c for c in classes if c.train < settings.extend.target]
     rounds = feedback.load({c.name for c in tail})
 
-    with Store(STORE / "extend", [settings.llm], budget.load()) as store:
-        asked = tail if settings.extend.source == "llm" else []
-        ends = asyncio.run(extend_all(settings, asked, existing, rounds, store)) if asked else []
-
-    records = [record for end in ends for record in end["extended"]]
-    if settings.extend.source == "class_name":
-        records = [record for c in tail for record in bare_names(c, settings.extend.target, rounds[c.name])]
-    records.sort(key=lambda record: (record.label, record.index))
     verdicts = review.load()
-    files.write_jsonl(EXTENDED, verdicts.extended(records))
+    calls = Calls(Counter(), Counter())
+    # Class by class, as they come: as objects, the 600,000 descriptions of iNaturalist 2018 take a gigabyte.
+    with files.replaced_file(EXTENDED) as output:
+
+        def write(records: list[ExtendedDescription]) -> None:
+            output.writelines(map(files.json_line, verdicts.extended(records)))
+
+        if settings.extend.source == "class_name":
+            for c in tail:
+                write(bare_names(c, settings.extend.target, rounds[c.name]))
+        elif tail:
+            with Store(STORE / "extend", [settings.llm], budget.load()) as store:
+                calls = asyncio.run(extend_all(settings, tail, existing, rounds, store, write))
     verdicts.say_unused("extended")
-    stalled = Counter(stalled_classes=sum(end["stalled"] >= settings.extend.max_stalled for end in ends))
     summary = call_metrics(
-        [*map(Calls.of, ends), Calls(stalled, Counter())],
+        [calls],
         "rounds",
         "stalled_classes",
         "invented_entries",
@@ -63,9 +67,11 @@ async def extend_all(
     existing: dict[int, list[str]],
     rounds: dict[str, list[Feedback]],
     store: Store,
-) -> list[dict[str, Any]]:
-    """The last state of each class's graph, in the order of `tail`."""
+    write: Callable[[list[ExtendedDescription]], None],
+) -> Calls:
+    """Extend the lists of `tail`; what was asked for that. write: is given the records of each class, in order."""
     bounds, words = settings.extend, prompts.load("extend", "repetition_check")
+    calls, failed = Calls(Counter(), Counter()), dict[str, str]()
     with server.running(llm=settings.llm) as (llm,):
         async with Chat(llm, store) as chat:
             context = ReflectContext(
@@ -85,14 +91,17 @@ async def extend_all(
                     end = await reflect.graph.ainvoke(reflect.next_round(end, asked), context=context)
                 return end
 
-            ends = await run_all("extend", tail, one, store.tally)
-        failed = {
-            c.name: why_nothing(end)
-            for c, end in zip(tail, ends, strict=True)
-            if not any(entry.kept for entry in end["extended"])
-        }
+            def take(end: dict[str, Any]) -> None:
+                c = end["class_record"]
+                calls.add(Calls.of(end))
+                calls.counts["stalled_classes"] += end["stalled"] >= bounds.max_stalled
+                if not any(entry.kept for entry in end["extended"]):
+                    failed[c.name] = why_nothing(end)
+                write(sorted(end["extended"], key=lambda record: record.index))
+
+            await run_each("extend", tail, len(tail), one, take, store.tally)
         llm.check_failures(failed, len(tail), "description")
-    return ends
+    return calls
 
 
 def why_nothing(end: dict[str, Any]) -> str:

@@ -16,6 +16,10 @@ class Calls(NamedTuple):
         """From the last state of a graph."""
         return cls(end["counts"], end["failures"])
 
+    def add(self, other: "Calls") -> None:
+        self.counts.update(other.counts)
+        self.failures.update(other.failures)
+
 
 def call_metrics(calls: Iterable[Calls], *always: str) -> dict[str, Any]:
     """The calls of all graphs of a stage, for metrics/calls/<stage>.json; always: named also where 0.
@@ -23,11 +27,9 @@ def call_metrics(calls: Iterable[Calls], *always: str) -> dict[str, Any]:
     What the artifact needed is counted, whether it was paid for today or was stored, so that a rerun writes the
     same file.
     """
-    counts: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
+    counts, failures = total = Calls(Counter(), Counter())
     for one in calls:
-        counts.update(one.counts)
-        failures.update(one.failures)
+        total.add(one)
     summary: dict[str, Any] = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens", *always), 0)
     summary |= {name: counts[name] for name in sorted(counts)}
     return summary | {"failures": {reason: failures[reason] for reason in sorted(failures)}}
