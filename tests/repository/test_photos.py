@@ -47,7 +47,7 @@ def test_a_synonym_more_asks_again_and_does_nothing_else(pipeline: Path) -> None
 
 
 def test_no_stage_but_prepare_depends_on_photos() -> None:
-    for file in ("dvc.yaml", "ablations/dvc.yaml"):
+    for file in ("dvc.yaml", "ablations/dvc.yaml", "ablations/photos/dvc.yaml"):
         for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items():
             dependencies = stage.get("do", stage).get("deps", [])
             photos = {"${data.root}", "${data.images}", "data", "data/images.tar"} & set(dependencies)
