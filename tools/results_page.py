@@ -1,4 +1,6 @@
-"""The tables of docs/results.md, from the artifacts that their commands write: no figure in them is typed by hand.
+"""The tables of docs/results.md and docs/systems.md, from the artifacts that their commands write.
+
+No figure in them is typed by hand.
 
 python -m tools.results_page        # fills in the tables; a test compares them with the artifacts
 
@@ -20,13 +22,13 @@ from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.asking import ASK, AskMetrics
 from ltgc.pipeline.artifacts.results import COMPARE, LOOPS, PAIRED
 
-PAGE = Path("docs/results.md")
+PAGES = [Path("docs/results.md"), Path("docs/systems.md")]
 FEEDBACK = [ablations.COMPARISONS / name for name in ("feedback.json", "feedback_photos.json")]
 COSTS_NOTE = (
     "USD: the calls with `{CHAT}`, without thinking, and the drawings with `{PAINTER[model]}` ({PAINTER[size]}, "
     "`quality: {PAINTER[quality]}`)."
 ).format_map(vars(method_costs))
-WIDTH = 125  # of a line of text, as elsewhere on the page
+WIDTH = 125  # of a line of text, as elsewhere in docs/
 TABLE = re.compile(r"(<!-- table (\w+): ([^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -309,7 +311,8 @@ TABLES: dict[str, Callable[[Path], str | None]] = {
 
 
 def main() -> None:
-    files.write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+    for path in PAGES:
+        files.write_text(path, page(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

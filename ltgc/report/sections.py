@@ -25,7 +25,7 @@ def comparison_rows(comparison: Comparison, control: str | None) -> list[dict[st
         for metric, value in metrics.items():
             base = comparison[control][metric]["mean"] if control else None
             mean = value["mean"]
-            difference = None if method == control or mean is None or base is None else mean - base
+            difference = None if method == control or mean is None or base is None else round(mean - base, 2)
             better = difference is not None and (difference < 0) == (metric in LOWER_IS_BETTER)
             cells.append(
                 value | {"best": method in best(comparison, metric), "difference": difference, "better": better}

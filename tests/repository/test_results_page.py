@@ -1,4 +1,4 @@
-"""docs/results.md: its tables are what the artifacts say, and a part that has not run says so."""
+"""docs/results.md and docs/systems.md: their tables are what the artifacts say, and a part that has not run says so."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.paths import ROOT
 
-from tools.results_page import PAGE, TABLE, TABLES, page
+from tools.results_page import PAGES, TABLE, TABLES, page
 
 
 def table(name: str, root: Path) -> str:
@@ -22,11 +22,16 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_tables_of_the_page_are_what_the_artifacts_say():
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert {match[2] for match in TABLE.finditer(text)} <= set(TABLES)
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_the_tables_of_a_page_are_what_the_artifacts_say(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
     assert text.count("<!-- table ") == len(TABLE.findall(text))
     assert page(text, ROOT) == text, "run `python -m tools.results_page`"
+
+
+def test_every_table_has_its_place_on_one_page():
+    places = [match[2] for path in PAGES for match in TABLE.finditer((ROOT / path).read_text(encoding="utf-8"))]
+    assert sorted(places) == sorted(TABLES)
 
 
 @pytest.mark.parametrize("name", TABLES)
