@@ -1,4 +1,4 @@
-"""docs/results.md and docs/systems.md: their tables are what the artifacts say, and a part that has not run says so."""
+"""docs/results.md, docs/systems.md: their tables are what the artifacts say, and what has not run says so."""
 
 import json
 import re
