@@ -16,7 +16,7 @@ from ltgc.pipeline.artifacts.review import REVIEW
 
 # What stages make, and so is not linked. What LTGC asked is in the pool, and is not asked again.
 LOOPS = {"descriptions", "generated", "store"}
-MADE = LOOPS | {"models", "predictions", "plots", "metrics", "report", "ablations", "preview"}
+MADE = LOOPS | {"answers", "models", "predictions", "plots", "metrics", "report", "ablations", "preview"}
 
 
 def build(folder: Path, values: dict[str, Any], made: Collection[str] = MADE) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 
-from ltgc.pipeline import artifacts, params
+from ltgc.pipeline import artifacts, params, side_folder
 from ltgc.pipeline.artifacts.feedback import RIVALS
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.artifacts.review import REVIEW
@@ -55,6 +55,12 @@ def test_every_path_in_the_code_is_in_dvc_yaml():
     for name, path in artifacts.paths().items():
         if path not in (STORE, CALLS):
             assert any(d.removesuffix(".csv") == path.as_posix().removesuffix(".csv") for d in declared), name
+
+
+def test_a_side_folder_links_nothing_that_a_stage_would_write_to():
+    outs = [out for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    made = {Path(out if isinstance(out, str) else next(iter(out))).parts[0] for out in outs}
+    assert made - {"data", "code"} <= side_folder.MADE  # variants read these two, and make none
 
 
 def test_the_stores_of_paid_replies_persist():
