@@ -58,7 +58,8 @@ def test_every_path_in_the_code_is_in_dvc_yaml():
 
 
 def test_a_side_folder_links_nothing_that_a_stage_would_write_to():
-    outs = [out for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+    kinds = ("outs", "metrics", "plots")
+    outs = [out for stage in STAGES.values() for kind in kinds for out in stage.get(kind, [])]
     made = {Path(out if isinstance(out, str) else next(iter(out))).parts[0] for out in outs}
     assert made - {"data", "code"} <= side_folder.MADE  # variants read these two, and make none
 
