@@ -38,7 +38,10 @@ def main() -> None:
     verdicts = review.load()
     calls = Calls(Counter(), Counter())
     # Class by class, as they come: as objects, the 600,000 descriptions of iNaturalist 2018 take a gigabyte.
-    with files.replaced_file(EXTENDED) as output:
+    with (
+        files.replaced_file(EXTENDED) as output,
+        Store(STORE / "extend", [settings.llm], budget.load()) as store,
+    ):
 
         def write(records: list[ExtendedDescription]) -> None:
             output.writelines(map(files.json_line, verdicts.extended(records)))
@@ -47,8 +50,7 @@ def main() -> None:
             for c in tail:
                 write(bare_names(c, settings.extend.target, rounds[c.name]))
         elif tail:
-            with Store(STORE / "extend", [settings.llm], budget.load()) as store:
-                calls = asyncio.run(extend_all(settings, tail, existing, rounds, store, write))
+            calls = asyncio.run(extend_all(settings, tail, existing, rounds, store, write))
     verdicts.say_unused("extended")
     summary = call_metrics(
         [calls],
