@@ -5,7 +5,6 @@ Every write is atomic: a file appears whole under its name or not at all.
 
 import csv
 import errno
-import glob
 import hashlib
 import io
 import json
@@ -76,12 +75,18 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _beside(path: Path) -> Path:
-    """Where this thread writes what is to become `path`. What killed processes left there is removed."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    """Where this thread writes what is to become `path`."""
+    _clean(path.parent.absolute())
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+
+
+@cache
+def _clean(folder: Path) -> None:
+    """Remove what killed processes left in `folder`; once, as a store holds a file of each class."""
+    for part in folder.glob(".*.part"):
         owner = part.name.removesuffix(".part").rpartition(".")[2].partition("-")[0]
         if owner.isdecimal() and int(owner) != os.getpid() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
 
 
 def sync_folder(folder: Path) -> None:

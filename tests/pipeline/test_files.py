@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from ltgc.pipeline import files
 from ltgc.pipeline.artifacts.dataset import Finding
 
+ROOT = Path(__file__).parents[2]
 FINDING = Finding(kind="bad", path="a.jpg", reason="empty")
 
 
@@ -39,3 +42,16 @@ def test_what_is_written_is_synced_before_it_takes_its_name_and_then_its_folder_
     write(path)
     assert synced == [("file", False), ("folder", True)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    dies = "import os; from pathlib import Path; from ltgc.pipeline import files\n"
+    dies += "with files.replaced_file(Path('old')), files.replaced_folder(Path('older')): os._exit(0)"
+    subprocess.run(
+        [sys.executable, "-c", dies], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
+    )
+    living = tmp_path / f".busy.{os.getppid()}-1.part"
+    living.touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    files.write_text(tmp_path / "new", "x")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"new", living.name}
