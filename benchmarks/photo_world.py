@@ -130,7 +130,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of training")
     parser.add_argument("--split-seed", type=int, default=0, help="which photo gets which use")
     parser.add_argument("--clip-steps", type=int, default=1200)
-    parser.add_argument("--clip", type=Path, help="a CLIP that an earlier run with this --split-seed trained")
+    parser.add_argument("--clip", type=Path, help="a CLIP that --train-clip made with this --split-seed")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--target", type=int, default=60, help="extend.target: photos and drawings of a class")
     parser.add_argument("--head", type=int, default=120, help="data.long_tail.head")
@@ -143,9 +143,15 @@ def parser(description: str) -> argparse.ArgumentParser:
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("photos", type=Path, help="class folders, or folders of them (train, test, ...)")
+    arguments.add_argument("--train-clip", type=Path, help="only train the CLIP of these photos, into this folder")
     args = arguments.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
+    if args.train_clip:
+        with tempfile.TemporaryDirectory() as folder:
+            divide(args.photos, Path(folder), args.split_seed)
+            photo_clip.train(Path(folder) / "clip-photos", args.train_clip, args.clip_steps)
+        return
     if args.work:
         args.work.mkdir(parents=True)
         results = both_worlds(args, args.work.resolve())
