@@ -23,6 +23,7 @@ from ltgc.commands import gpu_hours
 from ltgc.evaluation.asking import images_wanted
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
 from ltgc.pipeline.settings.servers import ChatSettings, Price
 from ltgc.pipeline.terminal import output
@@ -191,13 +192,20 @@ def table(settings: Params, costs: dict[str, Cost]) -> Table:
     return table
 
 
+def prepared_classes() -> list[ClassRecord]:
+    """What `prepare` found. Raises LTGCError where it has not run: it alone is free, unlike `dvc repro`."""
+    if not CLASSES.exists():
+        raise LTGCError(f"{CLASSES}: not there; run `dvc repro prepare`, which costs nothing")
+    return files.read_csv(CLASSES, ClassRecord)
+
+
 def main(drawing_rate: float | None = None, training_rate: float | None = None) -> None:
     """The rates are images a second of one GPU; None: what `ltgc bench` measured, if it did."""
     settings = params.load(
         *("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices"),
         *("train", "methods", "seeds"),
     )
-    classes = files.read_csv(CLASSES, ClassRecord)
+    classes = prepared_classes()
     costs = estimate(settings, classes)
     output().print(table(settings, costs))
     rates = gpu_hours.rates(drawing_rate, training_rate)

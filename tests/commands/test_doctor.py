@@ -173,6 +173,7 @@ def test_images_are_looked_for_where_the_source_has_them(clone):
     Path("photos").mkdir()
     assert "data.root: photos is empty" in fails("images", data__source="folder", data__root="photos")
     Path("photos/list.txt").touch()
+    assert "data.root: photos has no species.yaml" in fails("images", data__root="photos")
     assert check("images", data__source="list", data__root="photos") == "list in photos"
     elsewhere = {"data__source": "list", "data__root": "photos", "data__images": "/nowhere"}
     assert "data.images: /nowhere: No such file" in fails("images", **elsewhere)

@@ -9,6 +9,7 @@ from helpers import finished_pipeline
 from ltgc.commands import estimate, gpu_hours
 from ltgc.pipeline import files, params
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
+from ltgc.pipeline.errors import LTGCError
 
 SECTIONS = ("servers", "llm", "vision", "t2i", "extend", "templates", "filter", "ask", "prices")
 
@@ -82,6 +83,12 @@ def test_the_command_prints_the_bill_and_asks_nobody(world, capsys):
     printed = capsys.readouterr().out
     assert "no price" in printed and "add it to `prices`" in printed
     assert sorted(world.rglob("*")) == before
+
+
+def test_where_prepare_has_not_run_the_command_names_that_stage_alone(world):
+    CLASSES.unlink()
+    with pytest.raises(LTGCError, match=r"^data/classes\.csv: not there; run `dvc repro prepare`"):
+        estimate.main()
 
 
 def test_size_and_quality_thinking_and_flex_are_in_the_bill(world):

@@ -216,7 +216,13 @@ def test_any_folder_name_is_a_class_and_none_reaches_a_path_raw(tmp_path: Path) 
 
 def test_the_embedded_source_says_so_when_it_was_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "embedded.wildflowers", None)
+    (tmp_path / "species.yaml").touch()
     with pytest.raises(LTGCError, match="embedded/"):
+        prepare_dataset(section(tmp_path, source="wildflowers"))
+
+
+def test_a_root_of_ones_own_without_its_source_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(LTGCError, match=r"^data\.root: .* has no species\.yaml.* set data\.source too"):
         prepare_dataset(section(tmp_path, source="wildflowers"))
 
 

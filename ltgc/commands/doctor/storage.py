@@ -13,6 +13,7 @@ from ltgc.clients import pool
 from ltgc.clients.pool import Pool
 from ltgc.commands.estimate import estimate
 from ltgc.data.roots import MADE, image_root
+from ltgc.data.sources import wildflowers
 from ltgc.pipeline import artifacts, files
 from ltgc.pipeline.artifacts.dataset import CLASSES, ClassRecord
 from ltgc.pipeline.artifacts.review import REVIEW
@@ -76,6 +77,8 @@ def images(settings: Params) -> str:
             raise LTGCError(f"{name}: {root} is empty; set it to your images") from None
         except OSError as error:
             raise LTGCError(f"{name}: {root}: {error.strerror}; set it to your images") from None
+    if settings.data.source == "wildflowers":
+        wildflowers.check_root(settings.data)
     return f"{settings.data.source} in {settings.data.root}"
 
 

@@ -42,7 +42,7 @@ def main(count: int, open_browser: bool) -> None:
     settings = params.load(
         "servers", "llm", "vision", "t2i", "extend", "templates", "ask", "filter", "prices", "data"
     )
-    classes = files.read_csv(CLASSES, ClassRecord)
+    classes = estimate.prepared_classes()
     chosen = choose(classes, settings.extend.target, count)
     expected = estimate.estimate(settings, chosen)
     del expected["ask"]
