@@ -290,6 +290,8 @@ def test_a_cap_in_money_needs_prices():
 def test_clip_is_there_and_the_one_that_is_pinned(clone):
     assert check("CLIP").endswith("is the one that is pinned")
     assert "not pinned: clip.revision: sha256:" in check("CLIP", clip__revision=None)
+    said = check("CLIP", data__source="folder")
+    assert isinstance(said, doctor.servers.Warning) and "drawn wildflowers only" in said
     assert "clip.revision" in fails("CLIP", clip__revision="sha256:" + "0" * 64)
     assert "no open_clip_config.json" in fails("CLIP", clip__model="local-dir:nowhere")
 

@@ -13,6 +13,7 @@ from huggingface_hub import constants
 
 from ltgc.clients import diffusers_painter, ray_pipelines
 from ltgc.clip.weights import locate_clip
+from ltgc.commands.doctor.servers import Warning
 from ltgc.pipeline import pins
 from ltgc.pipeline.errors import LTGCError
 from ltgc.pipeline.params import Params
@@ -35,6 +36,11 @@ def clip_model(settings: Params) -> str:
     if section.revision is None:
         return f"{section.model} is there, but not pinned: clip.revision: {source.revision}"
     pins.check("clip.revision", section.model, source.revision, section.revision)
+    if section.model.startswith("local-dir:embedded/") and settings.data.source != "wildflowers":
+        return Warning(
+            "the embedded CLIP has read about drawn wildflowers only and cannot tell other photos apart; "
+            "set clip.model to one that can (docs/models.md)"
+        )
     return f"{section.model} is the one that is pinned"
 
 
