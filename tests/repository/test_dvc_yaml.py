@@ -7,10 +7,12 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 
+from ltgc.evaluation import ablations
 from ltgc.pipeline import artifacts, params, side_folder
 from ltgc.pipeline.artifacts.feedback import RIVALS
 from ltgc.pipeline.artifacts.replies import CALLS, STORE
 from ltgc.pipeline.artifacts.review import REVIEW
+from ltgc.pipeline.settings.training import TrainSettings
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -28,6 +30,14 @@ def test_a_stage_declares_exactly_the_params_that_it_loads(name):
     if declared == [{"params.yaml": None}]:  # the report shows the whole file
         return
     assert set(declared) == loaded_keys(ROOT / "stages" / f"{name}.py")
+
+
+def test_variants_depend_on_every_setting_of_the_methods_that_they_train():
+    stages = yaml.safe_load((ROOT / "ablations/dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    declared = {key for key in stages["ablate"]["do"]["params"] if str(key).startswith("train")}
+    trained = set(map(ablations.method_of, ablations.variants().values())) & params.load("train").train.own.keys()
+    keys = set(TrainSettings.model_fields) - {"own"} | {f"own.{method}" for method in trained}
+    assert declared == {f"train.{key}" for key in keys}
 
 
 @pytest.mark.parametrize("name", STAGES)
