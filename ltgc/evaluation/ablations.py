@@ -136,7 +136,8 @@ def stages(method: str) -> list[list[str]]:
 
     method: the only one that is trained; empty: all, and they are compared.
     """
-    loops = [[f"stages.{name}"] for name in ("extend", "templates", "generate", "quality")]
+    # Whole names: by them the digest code/ablate.txt covers these stages (ltgc/pipeline/code_digest.py).
+    loops = [["stages.extend"], ["stages.templates"], ["stages.generate"], ["stages.quality"]]
     if not method:
         return [*loops, ["stages.train"], ["stages.evaluate"], ["stages.compare"]]
     return [*loops, ["stages.train", method], ["stages.evaluate", method]]

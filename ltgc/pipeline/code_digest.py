@@ -47,14 +47,16 @@ def project(root: Path = Path()) -> grimp.ImportGraph:
 def closure(stage: str, graph: grimp.ImportGraph, root: Path = Path()) -> set[str]:
     """The modules whose change can change what the stage writes."""
     reached: set[str] = set()
-    waiting = [f"stages.{stage}", *_settings(_file(f"stages.{stage}", root))]
+    waiting = [f"stages.{stage}"]
     while waiting:
         module = waiting.pop()
         if module in reached | WITHOUT_EFFECT or not _file(module, root).read_bytes().strip():
             continue
         reached.add(module)
         waiting += graph.find_modules_directly_imported_by(module)
-        waiting += _texts(_file(module, root)) & graph.modules  # imported by name at run time
+        waiting += _texts(_file(module, root)) & graph.modules  # imported, or run as a stage, by name
+        if module.startswith("stages."):
+            waiting += _settings(_file(module, root))
         if package := module.rpartition(".")[0]:
             waiting.append(package)  # is imported before its modules
     return reached

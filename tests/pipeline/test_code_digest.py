@@ -63,10 +63,10 @@ def test_every_stage_of_dvc_yaml_depends_on_its_digest_and_on_no_code_besides():
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("ltgc/clip/crops.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.6", {"train", "evaluate"}),
+        ("ltgc/clip/crops.py", "SMALLEST_CROP = 0.7", "SMALLEST_CROP = 0.6", {"train", "evaluate", "ablate"}),
         ("ltgc/training/losses.py", "NEVER = 1e-12", "NEVER = 1e-11", {"train"}),
         ("ltgc/data/sources/folder.py", '".jpg", ', "", {"prepare"}),
-        ("graphs/reflect.py", "LEAST_KEPT = 0.2", "LEAST_KEPT = 0.3", {"extend"}),
+        ("graphs/reflect.py", "LEAST_KEPT = 0.2", "LEAST_KEPT = 0.3", {"extend", "ablate"}),
         (
             "embedded/rates.py",
             "REPEAT = 0.12",
@@ -180,6 +180,8 @@ def test_a_setting_is_in_the_digests_of_the_stages_that_load_its_section(project
     changed = project.changed_by("ltgc/pipeline/settings/training.py", "steps: Positive", "steps: Count")
     assert "train" in changed
     assert not changed & {"prepare", "describe", "extend", "templates", "generate"}
+    of_loops = project.changed_by("ltgc/pipeline/settings/loops.py", 'Literal["llm", "class_name"]', "str")
+    assert of_loops >= {"extend", "ablate"}  # which runs it
 
 
 def test_only_data_and_clients_name_embedded_and_by_name_only():
