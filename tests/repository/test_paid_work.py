@@ -106,12 +106,13 @@ def test_a_queued_experiment_that_was_killed_with_its_worker_pays_only_for_what_
     killed = threading.Event()
 
     def kill(scope) -> None:
-        """The stage, and the worker of DVC's queue with all that it has started."""
+        """The worker of DVC's queue with all that it has started, then the stage, whose death none may see."""
         if world.endpoint.victim is not None:
             world.endpoint.victim, world.endpoint.kill_at = None, math.inf
-            os.kill(process_at(*scope["client"]), signal.SIGKILL)
-            for worker in workers(world.repository):
-                os.killpg(os.getpgid(worker.pid), signal.SIGKILL)
+            stage, groups = process_at(*scope["client"]), [os.getpgid(p.pid) for p in workers(world.repository)]
+            for group in groups:
+                os.killpg(group, signal.SIGKILL)
+            os.kill(stage, signal.SIGKILL)
             killed.set()
 
     with monkeypatch.context() as patch:
