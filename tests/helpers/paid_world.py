@@ -143,10 +143,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = False) -> str:
-    """What a command prints that runs in the folder; pool: other than that of the test."""
+def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = False, warm: bool = True) -> str:
+    """What a command prints that runs in the folder.
+
+    pool: other than that of the test. warm: as a fork of a process that has imported all; else as a user's would run,
+    in processes that can be found and killed.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
-    path = [warm_commands.folder(), str(Path(sys.executable).parent), env["PATH"]]
+    path = [warm_commands.folder()] * warm + [str(Path(sys.executable).parent), env["PATH"]]
     env |= {"PYTHONPATH": str(ROOT), "PATH": os.pathsep.join(path), "DVC_NO_ANALYTICS": "1"}
     env |= {"LTGC_CACHE": str(pool)} if pool else {}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)

@@ -103,24 +103,25 @@ def test_an_experiment_that_was_killed_is_gone_on_with_by_the_next_whatever_dvc_
 def test_a_queued_experiment_that_was_killed_with_its_worker_pays_only_for_what_was_in_flight(world, monkeypatch):
     before = world.calls()
     dvc(world.repository, "dvc", "exp", "run", "--queue", "-n", "lost", "-S", WARMER)
-    killed = threading.Event()
+    killed, of_worker = threading.Event(), list[psutil.Process]()
 
     def kill(scope) -> None:
-        """The worker of DVC's queue with all that it has started, then the stage, whose death none may see."""
+        """The worker of DVC's queue with all that it has started, the stage too."""
         if world.endpoint.victim is not None:
             world.endpoint.victim, world.endpoint.kill_at = None, math.inf
-            stage, groups = process_at(*scope["client"]), [os.getpgid(p.pid) for p in workers(world.repository)]
-            for group in groups:
-                os.killpg(group, signal.SIGKILL)
-            os.kill(stage, signal.SIGKILL)
+            group = os.getpgid(process_at(*scope["client"]))
+            of_worker.extend(p for p in psutil.process_iter() if os.getpgid(p.pid) == group)
+            os.killpg(group, signal.SIGKILL)
             killed.set()
 
     with monkeypatch.context() as patch:
         patch.setattr(world.endpoint, "kill", kill)
         world.endpoint.victim, world.endpoint.kill_at = 0, 6
-        dvc(world.repository, "dvc", "queue", "start", pool=world.pool)
+        dvc(world.repository, "dvc", "queue", "start", pool=world.pool, warm=False)
         assert killed.wait(120), "nothing was asked"
-    dvc(world.repository, "dvc", "queue", "remove", "lost")  # which DVC believes to be running
+    assert not psutil.wait_procs(of_worker, 60)[1]
+    dvc(world.repository, "dvc", "queue", "kill", "lost", warm=False)  # which DVC believes to be running
+    dvc(world.repository, "dvc", "queue", "remove", "lost", warm=False)
     dvc(world.repository, "dvc", "exp", "run", "--queue", "-n", "again", "-S", WARMER)
     dvc(world.repository, "dvc", "exp", "run", "--run-all", pool=world.pool)
     dvc(world.repository, "dvc", "exp", "apply", "again")
@@ -135,12 +136,6 @@ def test_a_queued_experiment_that_was_killed_with_its_worker_pays_only_for_what_
     (undisturbed / "dvc.lock").unlink()
     dvc(undisturbed, "python", "-m", "stages.describe", pool=world.repository / "../another pool")
     assert artifacts(world.repository) == artifacts(undisturbed)
-
-
-def workers(repository: Path) -> list[psutil.Process]:
-    """The workers of a repository's queue of experiments."""
-    found = psutil.process_iter(["cmdline", "cwd"])
-    return [p for p in found if "queue-worker" in (p.info["cmdline"] or []) and p.info["cwd"] == str(repository)]
 
 
 def test_a_rollback_resets_no_cap(world):
