@@ -146,8 +146,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def dvc(folder: Path, *command: str, pool: Path | None = None, fails: bool = False, warm: bool = True) -> str:
     """What a command prints that runs in the folder.
 
-    pool: other than that of the test. warm: as a fork of a process that has imported all; else as a user's would run,
-    in processes that can be found and killed.
+    pool: other than that of the test. warm: as a fork of a process that has imported all; else as users run it, in
+    processes that can be found and killed.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")}
     path = [warm_commands.folder()] * warm + [str(Path(sys.executable).parent), env["PATH"]]
